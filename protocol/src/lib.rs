@@ -1,0 +1,38 @@
+//! The Supabase Realtime wire protocol: every frame, both ways.
+//!
+//! This crate names what travels over the socket, decodes what clients send and writes what they are sent. It does no I/O,
+//! reads no clock and needs no runtime, so the gateway and the load test share it. Whatever bytes come in, decoding
+//! answers with a value or a [`Malformed`]; it never panics and never recurses.
+
+mod binary;
+mod binding;
+pub mod broadcast;
+mod change;
+pub mod close;
+mod filter;
+mod join;
+mod json;
+mod message;
+pub mod presence;
+mod reply;
+mod system;
+mod topic;
+mod version;
+
+pub use binary::{ClientFrame, Encoding, UserBroadcast, decode_binary, encode_user_broadcast};
+pub use binding::{
+    Binding, BindingRefusal, EventKind, Field, MAX_BINDINGS, Select, Target, assign_ids,
+};
+pub use change::{ChangeData, encode_change};
+pub use filter::{Condition, FilterError, Operator, describe_params, parse_filter};
+pub use join::{
+    BroadcastConfig, Config, Join, PresenceConfig, Replay, join_reply, parse_access_token,
+    parse_join,
+};
+pub use json::MAX_DEPTH;
+pub use message::{ClientMessage, Malformed, Ref, decode_text, encode};
+pub use presence::PresencePush;
+pub use reply::{CHANNEL_CRASH, Refusal, empty_error_reply, error_reply, ok_reply};
+pub use system::{REPLICATION_READY, SERVER_DISCONNECT, SUBSCRIBED, ends, extension, system};
+pub use topic::{HEARTBEAT_TOPIC, TOPIC_PREFIX, event, sub_topic};
+pub use version::Version;
