@@ -1,0 +1,6 @@
+//! The crate with real servers: those of this machine and, once, one that is fetched.
+
+mod cluster;
+mod fetched;
+mod orphan;
+mod support;
