@@ -1,0 +1,185 @@
+//! The composition root: builds every room, connects them, and starts what runs by itself.
+
+use std::{
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
+};
+
+use sqlx::{PgPool, Row};
+use tokio::sync::mpsc;
+
+use crate::{
+    auth::Verifier,
+    authorizer::Authorizer,
+    catalog::{self, Catalog},
+    config::Settings,
+    database, dispatch,
+    feed::{Feed, Health},
+    hub::Hub,
+    lifecycle::Lifecycle,
+    topics::Topics,
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Database(#[from] database::Error),
+    #[error("the database cannot be asked for the rights of its login")]
+    Rights(#[source] sqlx::Error),
+    #[error("the database is not ready for this login:{}", listed(.0))]
+    MissingRights(Vec<MissingRight>),
+    #[error(transparent)]
+    Catalog(#[from] catalog::Error),
+    #[error("the change log could not be read within {} seconds: the log above says why", FIRST_READ.as_secs())]
+    NoFeed,
+}
+
+#[derive(Debug)]
+pub struct MissingRight {
+    pub problem: String,
+    /// The SQL or the command that mends it.
+    pub mend: String,
+}
+
+fn listed(missing: &[MissingRight]) -> String {
+    missing
+        .iter()
+        .map(|right| format!("\n  - {}; mend it with: {}", right.problem, right.mend))
+        .collect()
+}
+
+pub struct App {
+    pub settings: Settings,
+    pub verifier: Verifier,
+    pub pool: PgPool,
+    pub catalog: Arc<Catalog>,
+    pub authorizer: Arc<Authorizer>,
+    pub hub: Arc<Hub>,
+    pub topics: Arc<Topics>,
+    pub lifecycle: Lifecycle,
+    pub feed: Health,
+    /// Sockets that are open now.
+    pub connections: AtomicUsize,
+}
+
+/// Batches that may wait between the feed and the hub. What does not fit stays in the log.
+const WAITING_BATCHES: usize = 4;
+/// How often what is watched is compared with the publication, unless a client asks for it.
+const SYNC_INTERVAL: Duration = Duration::from_secs(2);
+const TRIM_INTERVAL: Duration = Duration::from_secs(60);
+const FIRST_READ: Duration = Duration::from_secs(30);
+/// A change that is larger is sent without its long values.
+const MAX_CHANGE_BYTES: usize = 16 << 20;
+
+impl App {
+    /// Connects to the database and starts everything but the HTTP server. Fails if the database lacks what is needed.
+    pub async fn start(settings: Settings) -> Result<Arc<App>, Error> {
+        let target = database::Target::new(&settings)?;
+        let pool = database::pool(&settings)?;
+        check_rights(&pool).await?;
+        let lifecycle = Lifecycle::new(settings.drain);
+        crate::metrics::install();
+        crate::metrics::spawn_upkeep(&lifecycle);
+
+        let catalog = Arc::new(Catalog::new(pool.clone(), settings.watch.clone()));
+        catalog.sync().await?;
+        let authorizer = Arc::new(Authorizer::new(
+            pool.clone(),
+            target.clone(),
+            settings.authorizer_connections as usize,
+            settings.statement_timeout,
+            &lifecycle,
+        ));
+        let hub = Arc::new(Hub::new(settings.old_record, MAX_CHANGE_BYTES));
+        let health = Health::default();
+
+        let (batches, dispatched) = mpsc::channel(WAITING_BATCHES);
+        // The feed goes on while connections drain: what is committed meanwhile still reaches them.
+        let feed = Feed {
+            database: target,
+            poll_interval: settings.poll_interval,
+            health: health.clone(),
+            stop: lifecycle.hard().clone(),
+        };
+        lifecycle.spawn_critical("feed", async move {
+            if let Err(error) = feed.run(batches).await {
+                tracing::error!(error = &error as &dyn std::error::Error, "the feed ended");
+            }
+        });
+        let hard = lifecycle.hard().clone();
+        let dispatch = dispatch::run(dispatched, catalog.clone(), authorizer.clone(), hub.clone());
+        lifecycle.spawn_critical("dispatcher", async move {
+            tokio::select! {
+                () = dispatch => {}
+                () = hard.cancelled() => {}
+            }
+        });
+        let soft = lifecycle.soft().clone();
+        let maintenance = maintain(catalog.clone(), pool.clone());
+        lifecycle.spawn_critical("maintenance", async move {
+            tokio::select! {
+                () = maintenance => {}
+                () = soft.cancelled() => {}
+            }
+        });
+
+        // A change that is committed before the feed has its first snapshot would go to nobody, so nobody may join before.
+        if tokio::time::timeout(FIRST_READ, health.first_read())
+            .await
+            .is_err()
+        {
+            lifecycle.stop_now();
+            return Err(Error::NoFeed);
+        }
+
+        Ok(Arc::new(App {
+            verifier: Verifier::new(&settings),
+            settings,
+            pool,
+            catalog,
+            authorizer,
+            hub,
+            topics: Arc::new(Topics::new()),
+            lifecycle,
+            feed: health,
+            connections: AtomicUsize::new(0),
+        }))
+    }
+}
+
+async fn check_rights(pool: &PgPool) -> Result<(), Error> {
+    let missing = sqlx::raw_sql(include_str!(
+        "../../migrations/statements/missing_rights.sql"
+    ))
+    .fetch_all(pool)
+    .await
+    .map_err(Error::Rights)?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let right = |row: &sqlx::postgres::PgRow| MissingRight {
+        problem: row.get("problem"),
+        mend: row.get("mend"),
+    };
+    Err(Error::MissingRights(missing.iter().map(right).collect()))
+}
+
+/// Keeps what is watched in step with the publication, and the log short.
+async fn maintain(catalog: Arc<Catalog>, pool: PgPool) {
+    let mut sync = tokio::time::interval(SYNC_INTERVAL);
+    let mut trim = tokio::time::interval(TRIM_INTERVAL);
+    loop {
+        tokio::select! {
+            _ = sync.tick() => {
+                if let Err(error) = catalog.sync().await {
+                    tracing::debug!(error = &error as &dyn std::error::Error, "the watched tables cannot be compared with the publication now");
+                }
+            }
+            _ = trim.tick() => match sqlx::query_scalar("select tidings.trim_changes()").fetch_one(&pool).await {
+                Ok(0_i32) => {}
+                Ok(slots) => tracing::debug!(slots, "emptied slots of the change log"),
+                Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "the change log cannot be trimmed now"),
+            },
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! Decides who may see what.
+//!
+//! PostgreSQL's catalog says what the policies of a table read ([`access`]). Where a subscription names all of that, one
+//! verdict decides for every row that it will ever match; otherwise each row is asked about, all principals of a batch
+//! together. Either way the policies themselves are evaluated, as the principal ([`lane`]).
+
+pub mod access;
+mod lane;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use futures::future::join_all;
+use sqlx::PgPool;
+
+pub use self::access::{Access, Reads};
+use self::lane::Lanes;
+use crate::{
+    auth::Principal,
+    catalog::{Table, TableId},
+    database,
+    feed::change::Record,
+    lifecycle::Lifecycle,
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing is known, and asking again later may help.
+    #[error("the database cannot be asked now")]
+    Unavailable(#[source] Option<Box<dyn std::error::Error + Send + Sync>>),
+    /// PostgreSQL refused the question itself: an error in a policy, a role that is not to be had.
+    #[error("the policies of {table} cannot be evaluated for role {role}")]
+    Refused {
+        table: Box<str>,
+        role: Box<str>,
+        #[source]
+        source: tokio_postgres::Error,
+    },
+}
+
+/// How a subscription is authorized.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// Decided for every row that it matches: row-level security does not apply to the role, or the policies read
+    /// nothing that the filter does not fix.
+    Decided,
+    /// Each row is asked about.
+    PerRow,
+}
+
+/// Why a subscription is refused. Clients learn only that it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Denial {
+    NoSelectPrivilege,
+    Policy,
+    UnseenParent,
+}
+
+/// How long what the catalog said of a role and a table is believed.
+const ACCESS_LIFETIME: Duration = Duration::from_secs(5);
+/// Roles come from tokens: the cache must not grow with what they claim.
+const ACCESS_ENTRIES: usize = 4096;
+
+pub struct Authorizer {
+    pool: PgPool,
+    lanes: Lanes,
+    known: Mutex<Known>,
+}
+
+/// What the catalog said of a table and a role, and when.
+type Known = HashMap<(TableId, Box<str>), (Instant, Arc<Access>)>;
+
+/// What is asked about a batch of changes: for each principal the rows, by place in the batch.
+pub type Questions = HashMap<(TableId, Arc<Principal>), Vec<usize>>;
+/// The places of the rows that a principal may see.
+pub type Answers = HashMap<(TableId, Arc<Principal>), Vec<usize>>;
+
+impl Authorizer {
+    pub fn new(
+        pool: PgPool,
+        database: database::Target,
+        connections: usize,
+        statement_timeout: Duration,
+        lifecycle: &Lifecycle,
+    ) -> Authorizer {
+        Authorizer {
+            pool,
+            lanes: Lanes::start(database, connections, statement_timeout, lifecycle),
+            known: Mutex::default(),
+        }
+    }
+
+    /// What the role may read of the table.
+    pub async fn access(&self, table: &Arc<Table>, role: &str) -> Result<Arc<Access>, Error> {
+        let key = (table.id, Box::from(role));
+        if let Some((since, access)) = self.known().get(&key)
+            && since.elapsed() < ACCESS_LIFETIME
+            && Arc::ptr_eq(&access.table, table)
+        {
+            return Ok(access.clone());
+        }
+        let access = Access::load(&self.pool, table, role)
+            .await
+            .map_err(|error| Error::Unavailable(Some(error.into())))?;
+        let access = Arc::new(access);
+        let mut known = self.known();
+        if known.len() >= ACCESS_ENTRIES {
+            known.retain(|_, (since, _)| since.elapsed() < ACCESS_LIFETIME);
+        }
+        if known.len() < ACCESS_ENTRIES {
+            known.insert(key, (Instant::now(), access.clone()));
+        }
+        Ok(access)
+    }
+
+    /// Whether the principal may subscribe to the rows whose columns have these values, and how its rows are then
+    /// authorized. `fixed` are the values of its `eq` conditions, as the log writes them.
+    pub async fn admit(
+        &self,
+        access: &Access,
+        principal: &Arc<Principal>,
+        fixed: &BTreeMap<Box<str>, Box<str>>,
+    ) -> Result<Result<Scope, Denial>, Error> {
+        if access.columns.is_empty() {
+            return Ok(Err(Denial::NoSelectPrivilege));
+        }
+        let Some(statement) = &access.statement else {
+            return Ok(if access.restricted {
+                Err(Denial::Policy)
+            } else {
+                Ok(Scope::Decided)
+            });
+        };
+        let is_fixed = |column: &str| fixed.contains_key(column);
+        let record = || {
+            let members: Vec<String> = fixed
+                .iter()
+                .map(|(column, value)| format!("{}:{value}", serde_json::Value::from(&**column)))
+                .collect();
+            Box::from(format!("{{{}}}", members.join(",")))
+        };
+        match &*access.reads {
+            Reads::Columns(reads) if reads.iter().all(|column| is_fixed(column)) => {
+                let seen = self
+                    .ask(statement.clone(), access, principal, vec![record()])
+                    .await?;
+                Ok(if seen == [true] {
+                    Ok(Scope::Decided)
+                } else {
+                    Err(Denial::Policy)
+                })
+            }
+            // The policies look at something that the subscription fixes, and at more: each row will tell.
+            Reads::Columns(reads) if reads.iter().any(|column| is_fixed(column)) => {
+                Ok(Ok(Scope::PerRow))
+            }
+            Reads::WholeRow => Ok(Ok(Scope::PerRow)),
+            // The policies do not look at what the subscription names. If that refers to a row of another table (a room),
+            // then the principal must see that row.
+            Reads::Columns(_) => {
+                for (column, statement) in &access.parents {
+                    if is_fixed(column) {
+                        let seen = self
+                            .ask(statement.clone(), access, principal, vec![record()])
+                            .await?;
+                        if seen != [true] {
+                            return Ok(Err(Denial::UnseenParent));
+                        }
+                    }
+                }
+                Ok(Ok(Scope::PerRow))
+            }
+        }
+    }
+
+    /// Which of these rows the principals may see. Rows that agree on what the policies read are asked about once.
+    pub async fn judge<'a>(
+        &self,
+        questions: Questions,
+        table: impl Fn(TableId) -> Option<Arc<Table>>,
+        image: impl Fn(usize) -> Option<&'a Record>,
+    ) -> Result<Answers, Error> {
+        let mut asked = Vec::new();
+        for ((table_id, principal), places) in questions {
+            // A table that is gone has no readers.
+            let Some(table) = table(table_id) else {
+                continue;
+            };
+            let access = self.access(&table, &principal.role).await?;
+            if access.columns.is_empty() {
+                continue;
+            }
+            if !access.restricted {
+                asked.push(((table_id, principal), places, None));
+                continue;
+            }
+            let Some(statement) = access.statement.clone() else {
+                continue;
+            };
+            let mut distinct: Vec<Box<str>> = Vec::new();
+            let mut rows: Vec<(usize, usize)> = Vec::with_capacity(places.len());
+            let mut index: HashMap<Box<str>, usize> = HashMap::new();
+            for place in places {
+                let Some(image) = image(place) else { continue };
+                let projected: Box<str> = match &*access.reads {
+                    Reads::WholeRow => image.as_json().into(),
+                    Reads::Columns(reads) => {
+                        image.project(reads.iter().map(|column| &**column)).into()
+                    }
+                };
+                let row = *index.entry(projected).or_insert_with_key(|projected| {
+                    distinct.push(projected.clone());
+                    distinct.len() - 1
+                });
+                rows.push((place, row));
+            }
+            asked.push((
+                (table_id, principal),
+                Vec::new(),
+                Some((access, statement, distinct, rows)),
+            ));
+        }
+
+        let answers = asked.into_iter().map(|(key, places, question)| async move {
+            let Some((access, statement, distinct, rows)) = question else {
+                return Ok((key, places));
+            };
+            let verdicts = self.ask(statement, &access, &key.1, distinct).await?;
+            let seen = rows
+                .into_iter()
+                .filter(|(_, row)| verdicts.get(*row) == Some(&true))
+                .map(|(place, _)| place)
+                .collect();
+            Ok((key, seen))
+        });
+        join_all(answers).await.into_iter().collect()
+    }
+
+    /// Which rows match a filter that only PostgreSQL can evaluate.
+    pub async fn matches(
+        &self,
+        statement: Arc<str>,
+        rows: Vec<Box<str>>,
+    ) -> Result<Vec<bool>, Error> {
+        self.lanes.matches(statement, rows).await
+    }
+
+    /// The verdicts on these rows. An error in a policy means no.
+    async fn ask(
+        &self,
+        statement: Arc<str>,
+        access: &Access,
+        principal: &Arc<Principal>,
+        rows: Vec<Box<str>>,
+    ) -> Result<Vec<bool>, Error> {
+        let asked = rows.len();
+        match self
+            .lanes
+            .ask(statement.clone(), principal.clone(), rows.clone())
+            .await
+        {
+            Ok(verdicts) => Ok(verdicts),
+            Err(lane::Error::Unavailable(source)) => Err(Error::Unavailable(source)),
+            Err(lane::Error::Refused(source)) if asked == 1 => {
+                self.count_refusal(access, source);
+                Ok(vec![false])
+            }
+            // One bad row must not decide for the others.
+            Err(lane::Error::Refused(_)) => {
+                let each = rows.into_iter().map(|row| {
+                    self.lanes
+                        .ask(statement.clone(), principal.clone(), vec![row])
+                });
+                let mut verdicts = Vec::with_capacity(asked);
+                for answer in join_all(each).await {
+                    match answer {
+                        Ok(verdict) => verdicts.push(verdict == [true]),
+                        Err(lane::Error::Unavailable(source)) => {
+                            return Err(Error::Unavailable(source));
+                        }
+                        Err(lane::Error::Refused(source)) => {
+                            self.count_refusal(access, source);
+                            verdicts.push(false);
+                        }
+                    }
+                }
+                Ok(verdicts)
+            }
+        }
+    }
+
+    fn count_refusal(&self, access: &Access, source: tokio_postgres::Error) {
+        let sqlstate = source.code().map_or("none", |code| code.code()).to_owned();
+        metrics::counter!(crate::metrics::names::VERDICT_ERRORS, "sqlstate" => sqlstate.clone())
+            .increment(1);
+        let error = Error::Refused {
+            table: access.table.name.clone(),
+            role: access.role.clone(),
+            source,
+        };
+        tracing::debug!(
+            sqlstate,
+            error = &error as &dyn std::error::Error,
+            "an error in a policy means no"
+        );
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,334 @@
+//! Connections on which questions are asked as somebody else.
+//!
+//! A lane takes the questions that wait, and sends them all before it reads the first answer: what they cost is the
+//! database's time, not the network's. Each question is two statements: become the principal, then ask. The second
+//! carries the principal's mark and answers nothing unless the first has taken effect.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::{StreamExt, stream};
+use serde_json::value::RawValue;
+use tokio::sync::{mpsc, oneshot};
+use tokio_postgres::{
+    Client, Statement,
+    error::SqlState,
+    types::{Json, ToSql},
+};
+
+use crate::{auth::Principal, database, lifecycle::Lifecycle, metrics::names};
+
+const BECOME: &str = include_str!("../../../migrations/statements/become.sql");
+
+/// Questions that may wait for a lane. A burst beyond that waits in its own tasks.
+const WAITING: usize = 1024;
+/// Questions that one lane sends before it has read their answers.
+const IN_FLIGHT: usize = 128;
+/// Statements that one lane keeps prepared.
+const PREPARED: usize = 512;
+/// How long an answer may take: the server's statement timeout plus waiting in line.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LAST_RETRY: Duration = Duration::from_secs(5);
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error("the database cannot be asked now")]
+    Unavailable(#[source] Option<Box<dyn std::error::Error + Send + Sync>>),
+    #[error("the database refused the question")]
+    Refused(#[source] tokio_postgres::Error),
+}
+
+struct Question {
+    statement: Arc<str>,
+    /// None: asked as the gateway itself.
+    principal: Option<Arc<Principal>>,
+    rows: Vec<Box<str>>,
+    answer: oneshot::Sender<Result<Vec<bool>, Error>>,
+}
+
+pub(super) struct Lanes {
+    /// One queue for questions as principals, one for filters: neither changes the other's role.
+    principals: async_queue::Queue<Question>,
+    filters: async_queue::Queue<Question>,
+}
+
+/// One queue that several tasks take from.
+mod async_queue {
+    use super::mpsc;
+
+    #[derive(Clone)]
+    pub(super) struct Queue<T>(pub(super) mpsc::Sender<T>);
+    pub(super) struct Taker<T>(pub(super) std::sync::Arc<tokio::sync::Mutex<mpsc::Receiver<T>>>);
+
+    impl<T> Clone for Taker<T> {
+        fn clone(&self) -> Self {
+            Taker(self.0.clone())
+        }
+    }
+
+    pub(super) fn queue<T>(length: usize) -> (Queue<T>, Taker<T>) {
+        let (sender, receiver) = mpsc::channel(length);
+        (
+            Queue(sender),
+            Taker(std::sync::Arc::new(tokio::sync::Mutex::new(receiver))),
+        )
+    }
+
+    impl<T> Taker<T> {
+        /// Waits for the first, then takes what else is there. Returns 0 when nobody will ask any more.
+        pub(super) async fn take(&self, into: &mut Vec<T>, most: usize) -> usize {
+            self.0.lock().await.recv_many(into, most).await
+        }
+    }
+}
+
+impl Lanes {
+    pub(super) fn start(
+        database: database::Target,
+        connections: usize,
+        statement_timeout: Duration,
+        lifecycle: &Lifecycle,
+    ) -> Lanes {
+        let (principals, for_principals) = async_queue::queue(WAITING);
+        let (filters, for_filters) = async_queue::queue(WAITING);
+        let takers = std::iter::repeat_n(for_principals, connections.max(1)).chain([for_filters]);
+        for questions in takers {
+            let lane = Lane {
+                database: database.clone(),
+                statement_timeout,
+                questions,
+            };
+            // Connections that drain may still join, so the lanes outlive the soft stop.
+            let stop = lifecycle.hard().clone();
+            lifecycle.spawn_critical("authorizer lane", async move {
+                tokio::select! {
+                    () = lane.run() => {}
+                    () = stop.cancelled() => {}
+                }
+            });
+        }
+        Lanes {
+            principals,
+            filters,
+        }
+    }
+
+    pub(super) async fn ask(
+        &self,
+        statement: Arc<str>,
+        principal: Arc<Principal>,
+        rows: Vec<Box<str>>,
+    ) -> Result<Vec<bool>, Error> {
+        metrics::counter!(names::VERDICT_QUERIES).increment(1);
+        put(&self.principals, statement, Some(principal), rows).await
+    }
+
+    pub(super) async fn matches(
+        &self,
+        statement: Arc<str>,
+        rows: Vec<Box<str>>,
+    ) -> Result<Vec<bool>, super::Error> {
+        put(&self.filters, statement, None, rows)
+            .await
+            .map_err(|error| match error {
+                Error::Unavailable(source) => super::Error::Unavailable(source),
+                Error::Refused(source) => super::Error::Unavailable(Some(source.into())),
+            })
+    }
+}
+
+async fn put(
+    queue: &async_queue::Queue<Question>,
+    statement: Arc<str>,
+    principal: Option<Arc<Principal>>,
+    rows: Vec<Box<str>>,
+) -> Result<Vec<bool>, Error> {
+    let (answer, answered) = oneshot::channel();
+    let asked = async {
+        queue
+            .0
+            .send(Question {
+                statement,
+                principal,
+                rows,
+                answer,
+            })
+            .await
+            .map_err(|_| Error::Unavailable(None))?;
+        answered.await.map_err(|_| Error::Unavailable(None))?
+    };
+    tokio::time::timeout(ANSWER_TIMEOUT, asked)
+        .await
+        .unwrap_or_else(|late| Err(Error::Unavailable(Some(late.into()))))
+}
+
+struct Lane {
+    database: database::Target,
+    statement_timeout: Duration,
+    questions: async_queue::Taker<Question>,
+}
+
+impl Lane {
+    async fn run(self) {
+        let mut retry = FIRST_RETRY;
+        loop {
+            match self.database.connect().await {
+                Ok((client, connection)) => {
+                    // The connection's task ends with the client.
+                    let driver = tokio::spawn(connection);
+                    let served = self.serve(&client).await;
+                    driver.abort();
+                    match served {
+                        Ok(()) => return,
+                        Err(error) => tracing::debug!(
+                            error = &error as &dyn std::error::Error,
+                            "a lane of the authorizer lost the database"
+                        ),
+                    }
+                    retry = FIRST_RETRY;
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the authorizer cannot reach the database; will try again"
+                    );
+                    retry = (retry * 2).min(LAST_RETRY);
+                }
+            }
+            tokio::time::sleep(retry.mul_f64(rand::random_range(0.5..1.5))).await;
+        }
+    }
+
+    /// Answers until nobody asks any more. Returns an error when the connection is lost.
+    async fn serve(&self, client: &Client) -> Result<(), tokio_postgres::Error> {
+        // A policy that never ends must not stop the others behind it.
+        client
+            .batch_execute(&format!(
+                "set statement_timeout = {}",
+                self.statement_timeout.as_millis()
+            ))
+            .await?;
+        let as_principal = client.prepare(BECOME).await?;
+        let mut prepared: HashMap<Arc<str>, Statement> = HashMap::new();
+        let mut waiting = Vec::new();
+        while self.questions.take(&mut waiting, IN_FLIGHT).await > 0 {
+            // PostgreSQL plans a statement anew when the role has changed since.
+            waiting.sort_by(|a, b| role(a).cmp(role(b)));
+            let mut ready = Vec::with_capacity(waiting.len());
+            for question in waiting.drain(..) {
+                if let Some(statement) = prepared.get(&question.statement) {
+                    ready.push((statement.clone(), question));
+                    continue;
+                }
+                // Names are looked up when a statement is prepared, and a principal need not be able to look into
+                // the schemas that its policies use.
+                let statement = async {
+                    client.batch_execute("reset role").await?;
+                    client.prepare(&question.statement).await
+                };
+                match statement.await {
+                    Ok(statement) => {
+                        if prepared.len() == PREPARED {
+                            prepared.clear();
+                        }
+                        prepared.insert(question.statement.clone(), statement.clone());
+                        ready.push((statement, question));
+                    }
+                    Err(error) => reply(question.answer, Err(verdict_error(error))),
+                }
+            }
+            let asks = ready
+                .into_iter()
+                .map(|(statement, question)| ask(client, &as_principal, statement, question));
+            // Polled in order, so sent in order; each sends both its statements when it is first polled.
+            stream::iter(asks).buffered(IN_FLIGHT).collect::<()>().await;
+            if client.is_closed() {
+                return client.simple_query("").await.map(drop);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn role(question: &Question) -> &str {
+    question
+        .principal
+        .as_ref()
+        .map_or("", |principal| &principal.role)
+}
+
+/// Marks are unique in this process, so a session never mistakes one principal for another.
+static MARKS: AtomicU64 = AtomicU64::new(1);
+
+async fn ask(client: &Client, as_principal: &Statement, statement: Statement, question: Question) {
+    let Question {
+        principal,
+        rows,
+        answer,
+        ..
+    } = question;
+    let rows: Vec<Json<&RawValue>> = rows
+        .iter()
+        .filter_map(|row| serde_json::from_str::<&RawValue>(row).ok())
+        .map(Json)
+        .collect();
+    let asked = rows.len();
+    let mark = MARKS.fetch_add(1, Ordering::Relaxed).to_string();
+    let answered = match &principal {
+        None => client.query_opt(&statement, &[&rows]).await,
+        Some(principal) => {
+            let (role, claims, subject) =
+                (&*principal.role, &*principal.claims, &*principal.subject);
+            let identity: [&(dyn ToSql + Sync); 4] = [&role, &claims, &subject, &mark];
+            let question: [&(dyn ToSql + Sync); 2] = [&rows, &mark];
+            let (become_, answered) = futures::join!(
+                client.query(as_principal, &identity),
+                client.query_opt(&statement, &question)
+            );
+            become_.and(answered)
+        }
+    };
+    let result = match answered {
+        Ok(Some(row)) => match row.try_get::<_, Vec<bool>>(0) {
+            Ok(verdicts) if verdicts.len() == asked => Ok(verdicts),
+            Ok(_) => Err(Error::Unavailable(Some(
+                "the answer has another length than the question".into(),
+            ))),
+            Err(error) => Err(Error::Unavailable(Some(error.into()))),
+        },
+        Ok(None) => Err(Error::Unavailable(Some(
+            "the session was not the principal that was asked for".into(),
+        ))),
+        Err(error) => Err(verdict_error(error)),
+    };
+    reply(answer, result);
+}
+
+fn reply(answer: oneshot::Sender<Result<Vec<bool>, Error>>, result: Result<Vec<bool>, Error>) {
+    // Whoever asked may have gone.
+    let _ = answer.send(result);
+}
+
+/// An error of the policy is a refusal. What says more of the server's state than of the question is not.
+fn verdict_error(error: tokio_postgres::Error) -> Error {
+    let transient = match error.code() {
+        None => true,
+        Some(code) => {
+            let class = &code.code()[..2];
+            matches!(class, "08" | "40" | "53" | "55")
+                || (class == "57" && *code != SqlState::QUERY_CANCELED)
+        }
+    };
+    if transient {
+        Error::Unavailable(Some(error.into()))
+    } else {
+        Error::Refused(error)
+    }
+}

@@ -1,0 +1,264 @@
+//! The watched tables, as PostgreSQL's catalog describes them. Kept in memory, and refreshed by one task.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, RwLock},
+    time::{Duration, Instant},
+};
+
+use serde::Deserialize;
+use sqlx::{PgPool, Row, types::Json};
+
+/// Identifies a watched table in the change log: `tidings.watched.id`.
+pub type TableId = i32;
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read the catalog of watched tables")]
+pub struct Error(#[from] sqlx::Error);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    pub id: TableId,
+    pub oid: u32,
+    pub schema: Box<str>,
+    pub name: Box<str>,
+    pub inserts: bool,
+    pub updates: bool,
+    pub deletes: bool,
+    /// `REPLICA IDENTITY FULL`.
+    pub full_identity: bool,
+    pub columns: Vec<Column>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Column {
+    pub name: Box<str>,
+    /// `pg_type.typname`, as clients get it.
+    #[serde(rename = "type")]
+    pub type_name: Box<str>,
+    /// The type's base, for a domain; otherwise the same.
+    pub base: Box<str>,
+    kind: String,
+    category: String,
+    /// Part of the primary key.
+    pub key: bool,
+    deterministic: bool,
+}
+
+/// What becomes of a value on its way from the log to the wire (protocol §5.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rendering {
+    AsIs,
+    /// NaN and the infinities have no JSON number: they become null.
+    Float,
+    /// Hex without the leading `\x`.
+    Bytea,
+}
+
+impl Column {
+    pub fn rendering(&self) -> Rendering {
+        match &*self.base {
+            "float4" | "float8" | "numeric" => Rendering::Float,
+            "bytea" => Rendering::Bytea,
+            _ => Rendering::AsIs,
+        }
+    }
+
+    /// Whether two values of this column are equal exactly when the log writes them with the same bytes. Only then can
+    /// an `eq` filter be looked up; `1.0 = 1.00`, but the texts differ.
+    pub fn equal_as_text(&self) -> bool {
+        let exact = matches!(
+            &*self.base,
+            "bool"
+                | "int2"
+                | "int4"
+                | "int8"
+                | "oid"
+                | "uuid"
+                | "text"
+                | "varchar"
+                | "name"
+                | "date"
+                | "timestamp"
+                | "timestamptz"
+        );
+        self.kind == "e" || (exact && (self.category != "S" || self.deterministic))
+    }
+}
+
+impl Table {
+    pub fn column(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|column| &*column.name == name)
+    }
+
+    pub fn key_columns(&self) -> impl Iterator<Item = usize> {
+        self.columns
+            .iter()
+            .enumerate()
+            .filter(|(_, column)| column.key)
+            .map(|(index, _)| index)
+    }
+}
+
+/// One consistent view of all watched tables.
+#[derive(Debug, Default)]
+pub struct Tables {
+    by_id: HashMap<TableId, Arc<Table>>,
+}
+
+impl Tables {
+    #[cfg(test)]
+    pub(crate) fn of(tables: impl IntoIterator<Item = Arc<Table>>) -> Tables {
+        Tables {
+            by_id: tables.into_iter().map(|table| (table.id, table)).collect(),
+        }
+    }
+
+    pub fn get(&self, id: TableId) -> Option<&Arc<Table>> {
+        self.by_id.get(&id)
+    }
+
+    pub fn named(&self, schema: &str, name: &str) -> Option<&Arc<Table>> {
+        // A few tables: a scan is cheaper than two allocations for the key.
+        self.by_id
+            .values()
+            .find(|table| &*table.schema == schema && &*table.name == name)
+    }
+
+    /// The tables that a binding covers: `*` stands for any schema or any name. In a fixed order.
+    pub fn covered(&self, schema: &str, name: &str) -> Vec<Arc<Table>> {
+        let mut covered: Vec<_> = self
+            .by_id
+            .values()
+            .filter(|table| {
+                (schema == "*" || &*table.schema == schema) && (name == "*" || &*table.name == name)
+            })
+            .cloned()
+            .collect();
+        covered.sort_by_key(|table| table.id);
+        covered
+    }
+}
+
+pub struct Catalog {
+    pool: PgPool,
+    watch: Vec<String>,
+    tables: RwLock<Arc<Tables>>,
+    /// When it was last synchronized because a client named an unknown table.
+    asked: tokio::sync::Mutex<Option<Instant>>,
+}
+
+/// Clients that name tables which do not exist must not turn into queries.
+const SYNC_PAUSE: Duration = Duration::from_millis(200);
+
+impl Catalog {
+    /// `watch`: tables to watch wherever they exist, besides those in the publication.
+    pub fn new(pool: PgPool, watch: Vec<String>) -> Catalog {
+        Catalog {
+            pool,
+            watch,
+            tables: RwLock::default(),
+            asked: tokio::sync::Mutex::default(),
+        }
+    }
+
+    pub fn tables(&self) -> Arc<Tables> {
+        self.tables
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone()
+    }
+
+    pub fn table(&self, schema: &str, name: &str) -> Option<Arc<Table>> {
+        self.tables().named(schema, name).cloned()
+    }
+
+    /// Watches what the publication and the settings name, and reads the catalog anew. Returns whether anything has changed.
+    pub async fn sync(&self) -> Result<bool, Error> {
+        let actions =
+            sqlx::query("select relation, action, problem, mend from tidings.sync_watched($1)")
+                .bind(&self.watch)
+                .fetch_all(&self.pool)
+                .await?;
+        for row in actions {
+            let (table, action): (String, String) = (row.get("relation"), row.get("action"));
+            match (
+                row.get::<Option<String>, _>("problem"),
+                row.get::<Option<String>, _>("mend"),
+            ) {
+                (None, _) => tracing::info!(table, action, "watched tables changed"),
+                (Some(problem), mend) => {
+                    tracing::warn!(
+                        table,
+                        action,
+                        problem,
+                        mend,
+                        "cannot change what is watched; will try again"
+                    )
+                }
+            }
+        }
+        self.reload().await
+    }
+
+    /// [`Self::sync`] because a client named an unknown table. Those who come while it runs share the next one.
+    pub async fn sync_soon(&self) -> Result<(), Error> {
+        let came = Instant::now();
+        let mut last = self.asked.lock().await;
+        if let Some(last) = *last {
+            if last > came {
+                return Ok(());
+            }
+            tokio::time::sleep_until((last + SYNC_PAUSE).into()).await;
+        }
+        *last = Some(Instant::now());
+        self.sync().await?;
+        Ok(())
+    }
+
+    /// Reads the catalog anew. Returns whether anything has changed.
+    pub async fn reload(&self) -> Result<bool, Error> {
+        let rows = sqlx::query("select * from tidings.catalog()")
+            .fetch_all(&self.pool)
+            .await?;
+        let mut tables = Tables::default();
+        for row in rows {
+            let table = Table {
+                id: row.get("watch_id"),
+                oid: row.get::<sqlx::postgres::types::Oid, _>("relation").0,
+                schema: row.get::<String, _>("schema_name").into(),
+                name: row.get::<String, _>("table_name").into(),
+                inserts: row.get("inserts"),
+                updates: row.get("updates"),
+                deletes: row.get("deletes"),
+                full_identity: row.get("full_identity"),
+                columns: row.get::<Json<Vec<Column>>, _>("columns").0,
+            };
+            tables.by_id.insert(table.id, Arc::new(table));
+        }
+
+        let mut current = self
+            .tables
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        // Unchanged tables keep their identity.
+        for (id, table) in &mut tables.by_id {
+            if let Some(known) = current.by_id.get(id)
+                && **known == **table
+            {
+                *table = known.clone();
+            }
+        }
+        let same = current.by_id.len() == tables.by_id.len()
+            && current.by_id.iter().all(|(id, table)| {
+                tables
+                    .by_id
+                    .get(id)
+                    .is_some_and(|other| Arc::ptr_eq(table, other))
+            });
+        if !same {
+            *current = Arc::new(tables);
+        }
+        Ok(!same)
+    }
+}

@@ -1,0 +1,209 @@
+//! The one list of settings.
+
+/// One setting, as people see it.
+pub struct Setting {
+    /// The key in the TOML file; the variable and the flag are made of it.
+    pub name: &'static str,
+    pub default: Default,
+    /// Its value is masked wherever settings are shown.
+    pub secret: bool,
+    pub meaning: &'static str,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Default {
+    /// There is no default, and the command that needs it does not start without.
+    Required,
+    /// There is no default, and none is needed.
+    Unset,
+    Value(&'static str),
+}
+
+impl Setting {
+    pub fn variable(&self) -> String {
+        match self.name {
+            // The name that every other tool reads.
+            "database_url" => "DATABASE_URL".to_owned(),
+            name => format!("TIDINGS_{}", name.to_uppercase()),
+        }
+    }
+
+    pub fn flag(&self) -> String {
+        self.name.replace('_', "-")
+    }
+}
+
+pub fn find(name: &str) -> Option<&'static Setting> {
+    TABLE.iter().find(|setting| setting.name == name)
+}
+
+const fn setting(name: &'static str, default: Default, meaning: &'static str) -> Setting {
+    Setting {
+        name,
+        default,
+        secret: false,
+        meaning,
+    }
+}
+
+const fn secret(name: &'static str, meaning: &'static str) -> Setting {
+    Setting {
+        name,
+        default: Default::Required,
+        secret: true,
+        meaning,
+    }
+}
+
+pub static TABLE: &[Setting] = &[
+    secret(
+        "database_url",
+        "The database, as `postgres://user:password@host:5432/name`. `sslmode` (`disable`, `prefer`, `require`, `verify-ca`, `verify-full`) and `sslrootcert` are honoured. `tidings migrate` needs a login that may create schemas and roles; `tidings serve` one that may become `anon`, `authenticated` and `service_role`.",
+    ),
+    setting(
+        "database_ssl_root_cert",
+        Default::Unset,
+        "A PEM file with the certificate authorities that may have signed the database's certificate. `sslrootcert` in the URL wins.",
+    ),
+    setting(
+        "database_connections",
+        Default::Value("8"),
+        "At most this many database connections serve HTTP requests.",
+    ),
+    setting(
+        "authorizer_connections",
+        Default::Value("4"),
+        "This many database connections answer who may see what.",
+    ),
+    setting(
+        "statement_timeout",
+        Default::Value("5s"),
+        "No statement on behalf of a client runs longer.",
+    ),
+    setting(
+        "listen",
+        Default::Value("127.0.0.1:4000"),
+        "The address and port to listen on. `0.0.0.0:4000` is reachable from other machines; port 0 takes a free one.",
+    ),
+    setting(
+        "max_connections",
+        Default::Value("20000"),
+        "At most this many sockets are open; further ones are refused with 429.",
+    ),
+    setting(
+        "max_channels",
+        Default::Value("100"),
+        "At most this many channels are joined over one socket.",
+    ),
+    setting(
+        "max_message_bytes",
+        Default::Value("5000000"),
+        "A client that sends a longer message is closed with 1009; a longer HTTP body is refused with 413.",
+    ),
+    setting(
+        "outbox_bytes",
+        Default::Value("1MiB"),
+        "A client for which more than this waits to be written is too slow, and is closed.",
+    ),
+    setting(
+        "outbox_frames",
+        Default::Value("4096"),
+        "The same, counted in messages.",
+    ),
+    setting(
+        "idle_timeout",
+        Default::Value("60s"),
+        "A client that sends nothing for so long, not even a heartbeat, is closed.",
+    ),
+    setting(
+        "drain",
+        Default::Value("10s"),
+        "When stopping, how long open requests and sockets may take to end.",
+    ),
+    secret(
+        "jwt_secret",
+        "The secret that signs the clients' tokens (HS256, HS384, HS512). Less than 32 bytes is accepted with a warning.",
+    ),
+    setting(
+        "jwt_aud",
+        Default::Unset,
+        "If set, a token's `aud` must be exactly this.",
+    ),
+    setting(
+        "jwt_iss",
+        Default::Unset,
+        "If set, a token's `iss` must be exactly this.",
+    ),
+    setting(
+        "watch",
+        Default::Value("public.chat_messages"),
+        "Tables to watch once they exist, separated by commas, beside those that `tidings.watch()` and the publication `supabase_realtime` name. Without a schema, `public` is meant.",
+    ),
+    setting(
+        "poll_interval",
+        Default::Value("1s"),
+        "How often the change log is read although nothing was announced.",
+    ),
+    setting(
+        "old_record",
+        Default::Value("full"),
+        "What `old` holds in an UPDATE or DELETE: `full`, the whole row; `identity`, its primary key.",
+    ),
+    setting(
+        "unauthorized_join",
+        Default::Value("refuse"),
+        "What becomes of a join that names rows which the user may not see: `refuse` answers it with an error; `system` lets it in and sends a `system` error.",
+    ),
+    setting(
+        "presence_default",
+        Default::Value("true"),
+        "Whether presence is on in a channel whose client does not say. Older clients rely on `true`.",
+    ),
+    setting(
+        "log",
+        Default::Value("info"),
+        "What is logged: a level, or directives such as `info,gateway=debug`.",
+    ),
+    setting(
+        "log_format",
+        Default::Value("text"),
+        "`text` for people, `json` for machines.",
+    ),
+];
+
+/// The table as it stands in `docs/configuration.md`.
+pub fn markdown() -> String {
+    let mut page =
+        String::from("| Name | Variable | Flag | Default | Meaning |\n|---|---|---|---|---|\n");
+    for setting in TABLE {
+        let default = match setting.default {
+            Default::Required => "required".to_owned(),
+            Default::Unset => "none".to_owned(),
+            Default::Value(value) => format!("`{value}`"),
+        };
+        page.push_str(&format!(
+            "| `{}` | `{}` | `--{}` | {} | {} |\n",
+            setting.name,
+            setting.variable(),
+            setting.flag(),
+            default,
+            setting.meaning
+        ));
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_in_the_docs_agrees() {
+        let page = include_str!("../../../docs/configuration.md");
+        let table = markdown();
+        assert!(
+            page.contains(&table),
+            "docs/configuration.md should contain this table:\n{table}"
+        );
+    }
+}

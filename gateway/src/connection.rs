@@ -1,0 +1,22 @@
+//! One socket: [`machine`] decides, [`task`] reads, writes and waits, [`authorize`] asks whether a join may be.
+
+mod authorize;
+mod channel;
+mod machine;
+mod task;
+
+use std::net::SocketAddr;
+
+use protocol::Version;
+
+pub use self::task::serve;
+
+/// How the socket was opened.
+pub struct Opened {
+    pub version: Version,
+    /// The token of the connect, for channels that bring none of their own.
+    pub token: String,
+    /// The `x-…` headers, for policies that read `request.headers`.
+    pub headers: Vec<(String, String)>,
+    pub remote: SocketAddr,
+}

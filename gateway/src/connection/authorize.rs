@@ -1,0 +1,324 @@
+//! Turns the bindings of a join into bindings that the hub takes: checked against the catalog, and authorized.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use protocol::{Binding, BindingRefusal, EventKind, Operator, Target, describe_params};
+use sqlx::Row;
+
+use crate::{
+    app::App,
+    auth::Principal,
+    authorizer::{Access, Denial, Error},
+    catalog::Table,
+    hub::{BoundBinding, Events, columns::ColumnSet, filter::Filter},
+};
+
+/// What became of the bindings of a join.
+pub(super) enum Outcome {
+    Bound(Vec<BoundBinding>),
+    /// A binding is wrong: the channel lives on without any, and is told this.
+    Wrong(BindingRefusal),
+    Denied,
+    Unavailable,
+}
+
+/// Checks and authorizes all bindings of one channel. If one is wrong or denied, none is live.
+pub(super) async fn authorize(
+    app: &App,
+    principal: &Arc<Principal>,
+    bindings: &[Binding],
+    ids: &[u64],
+) -> Outcome {
+    let mut bound = Vec::with_capacity(bindings.len());
+    for (binding, id) in bindings.iter().zip(ids) {
+        let target = match binding.target() {
+            Ok(target) => target,
+            Err(refusal) => return Outcome::Wrong(refusal),
+        };
+        match bind(app, principal, &target, *id).await {
+            Ok(more) => bound.extend(more),
+            Err(Stop::Wrong(refusal)) => return Outcome::Wrong(refusal),
+            Err(Stop::Denied) => return Outcome::Denied,
+            Err(Stop::Unavailable(error)) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "a join could not be authorized"
+                );
+                return Outcome::Unavailable;
+            }
+        }
+    }
+    Outcome::Bound(bound)
+}
+
+enum Stop {
+    Wrong(BindingRefusal),
+    Denied,
+    Unavailable(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Stop {
+        Stop::Unavailable(error)
+    }
+}
+
+impl From<sqlx::Error> for Stop {
+    fn from(error: sqlx::Error) -> Stop {
+        Stop::Unavailable(Error::Unavailable(Some(error.into())))
+    }
+}
+
+async fn bind(
+    app: &App,
+    principal: &Arc<Principal>,
+    target: &Target,
+    id: u64,
+) -> Result<Vec<BoundBinding>, Stop> {
+    let mut tables = app.catalog.tables().covered(&target.schema, &target.table);
+    if tables.is_empty() {
+        // It may have been published a moment ago.
+        app.catalog
+            .sync_soon()
+            .await
+            .map_err(|error| Stop::Unavailable(Error::Unavailable(Some(error.into()))))?;
+        tables = app.catalog.tables().covered(&target.schema, &target.table);
+    }
+    let wants = |table: &Table| Events {
+        insert: table.inserts && matches!(target.event, EventKind::Insert | EventKind::All),
+        update: table.updates && matches!(target.event, EventKind::Update | EventKind::All),
+        delete: table.deletes && matches!(target.event, EventKind::Delete | EventKind::All),
+    };
+    tables.retain(|table| {
+        let events = wants(table);
+        events.insert || events.update || events.delete
+    });
+    if tables.is_empty() {
+        return Err(Stop::Wrong(BindingRefusal::NoTable {
+            params: params(target),
+        }));
+    }
+
+    let named = target.schema != "*" && target.table != "*";
+    let mut bound = Vec::with_capacity(tables.len());
+    let mut denied = false;
+    for table in tables {
+        let access = app.authorizer.access(&table, &principal.role).await?;
+        if !access.role_exists {
+            let error = format!(
+                "ERROR 42704 (undefined_object) role \"{}\" does not exist",
+                principal.role
+            );
+            return Err(Stop::Wrong(BindingRefusal::Exception {
+                params: params(target),
+                error,
+            }));
+        }
+        if access.columns.is_empty() {
+            denied = true;
+            if named { break } else { continue }
+        }
+        let columns = select(&access, target)?;
+        let (filter, fixed) = filter(app, &access, target).await?;
+        match app.authorizer.admit(&access, principal, &fixed).await? {
+            Ok(scope) => bound.push(BoundBinding {
+                id,
+                table: table.id,
+                events: wants(&table),
+                filter,
+                columns: Arc::new(ColumnSet::new(&table, &columns)),
+                scope,
+                reads: access.reads.clone(),
+            }),
+            Err(Denial::NoSelectPrivilege | Denial::Policy | Denial::UnseenParent) => denied = true,
+        }
+    }
+    // A wildcard covers what the principal may read of it.
+    if bound.is_empty() && denied {
+        Err(Stop::Denied)
+    } else {
+        Ok(bound)
+    }
+}
+
+/// The columns that the subscriber gets: those that its role may SELECT, and of these what it asked for and the primary key.
+fn select(access: &Access, target: &Target) -> Result<Vec<usize>, Stop> {
+    let Some(wanted) = &target.select else {
+        return Ok(access.columns.clone());
+    };
+    for name in wanted {
+        let known = access
+            .table
+            .column(name)
+            .is_some_and(|place| access.columns.contains(&place));
+        if !known {
+            let error = format!("ERROR P0001 (raise_exception) invalid column for select {name}");
+            return Err(Stop::Wrong(BindingRefusal::Exception {
+                params: params(target),
+                error,
+            }));
+        }
+    }
+    Ok(access
+        .columns
+        .iter()
+        .copied()
+        .filter(|place| {
+            let column = &access.table.columns[*place];
+            column.key || wanted.iter().any(|name| *name == *column.name)
+        })
+        .collect())
+}
+
+type Fixed = BTreeMap<Box<str>, Box<str>>;
+
+/// The filter as the hub evaluates it, and the values that it fixes.
+async fn filter(app: &App, access: &Access, target: &Target) -> Result<(Arc<Filter>, Fixed), Stop> {
+    if target.filters.is_empty() {
+        return Ok((Arc::default(), Fixed::new()));
+    }
+    let table = &access.table;
+    let looked_up = |column: &str| {
+        table
+            .column(column)
+            .is_some_and(|place| table.columns[place].equal_as_text())
+    };
+    let plain = target.filters.iter().all(|condition| {
+        condition.operator == Operator::Eq && !condition.negate && looked_up(&condition.column)
+    });
+
+    // Most filters are `session_id=eq.<uuid>`: a value that is written as PostgreSQL writes it needs no question.
+    let known: Option<Vec<(Box<str>, Box<str>)>> = plain
+        .then(|| {
+            target
+                .filters
+                .iter()
+                .map(|condition| {
+                    let place = table.column(&condition.column)?;
+                    let value = canonical(&table.columns[place].base, &condition.value)?;
+                    access
+                        .columns
+                        .contains(&place)
+                        .then(|| (condition.column.as_str().into(), value))
+                })
+                .collect()
+        })
+        .flatten();
+    if let Some(equals) = known {
+        return Ok(keyed(equals, None));
+    }
+
+    let conditions: Vec<_> = target
+        .filters
+        .iter()
+        .map(|condition| {
+            serde_json::json!({
+                "column": condition.column,
+                "operator": condition.operator.name(),
+                "value": condition.value,
+                "negate": condition.negate,
+            })
+        })
+        .collect();
+    let checked = sqlx::query("select statement, equals from tidings.check_filter($1::oid::regclass, $2, $3::jsonb::json)")
+        .bind(sqlx::postgres::types::Oid(table.oid))
+        .bind(&*access.role)
+        .bind(sqlx::types::Json(conditions))
+        .fetch_one(&app.pool)
+        .await;
+    let row = match checked {
+        Ok(row) => row,
+        Err(error) => {
+            return Err(match describe(&error) {
+                Some(error) => Stop::Wrong(BindingRefusal::Exception {
+                    params: params(target),
+                    error,
+                }),
+                None => error.into(),
+            });
+        }
+    };
+    #[derive(serde::Deserialize)]
+    struct Equal {
+        column: Box<str>,
+        value: Box<serde_json::value::RawValue>,
+    }
+    let equals: Option<sqlx::types::Json<Vec<Equal>>> = row.try_get("equals")?;
+    let equals: Vec<(Box<str>, Box<str>)> = equals
+        .map(|equals| equals.0)
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|equal| looked_up(&equal.column))
+        .map(|equal| (equal.column, equal.value.get().into()))
+        .collect();
+    let statement: String = row.try_get("statement")?;
+    Ok(keyed(equals, (!plain).then(|| statement.into())))
+}
+
+fn keyed(equals: Vec<(Box<str>, Box<str>)>, rest: Option<Arc<str>>) -> (Arc<Filter>, Fixed) {
+    let fixed = equals.iter().cloned().collect();
+    (Arc::new(Filter { equals, rest }), fixed)
+}
+
+/// The JSON that the log holds for a value, where that can be told without asking PostgreSQL.
+fn canonical(base: &str, value: &str) -> Option<Box<str>> {
+    match base {
+        "uuid" => {
+            let uuid = uuid::Uuid::try_parse(value).ok()?;
+            let text = uuid.as_hyphenated().to_string();
+            (value.eq_ignore_ascii_case(&text)).then(|| format!("\"{text}\"").into())
+        }
+        "int2" | "int4" | "int8" => {
+            let number: i64 = value.parse().ok()?;
+            let fits = match base {
+                "int2" => i16::try_from(number).is_ok(),
+                "int4" => i32::try_from(number).is_ok(),
+                _ => true,
+            };
+            (fits && number.to_string() == value).then(|| value.into())
+        }
+        "text"
+            if value.is_ascii()
+                && !value
+                    .bytes()
+                    .any(|byte| byte < 0x20 || matches!(byte, b'"' | b'\\' | 0x7f)) =>
+        {
+            Some(format!("\"{value}\"").into())
+        }
+        _ => None,
+    }
+}
+
+fn params(target: &Target) -> String {
+    describe_params(
+        target.event,
+        Some(&target.schema),
+        Some(&target.table),
+        &target.filters,
+        target.select.as_deref(),
+    )
+}
+
+/// PostgreSQL's complaint about a binding, as the protocol writes it; None if it is not about the binding.
+fn describe(error: &sqlx::Error) -> Option<String> {
+    let error = error.as_database_error()?;
+    let code = error.code()?;
+    let name = match &*code {
+        "P0001" => "raise_exception",
+        "22P02" => "invalid_text_representation",
+        "22003" => "numeric_value_out_of_range",
+        "22007" => "invalid_datetime_format",
+        "22008" => "datetime_field_overflow",
+        "22021" => "character_not_in_repertoire",
+        "2201B" => "invalid_regular_expression",
+        "22P03" => "invalid_binary_representation",
+        "42704" => "undefined_object",
+        "42883" => "undefined_function",
+        "42804" => "datatype_mismatch",
+        "42809" => "wrong_object_type",
+        other if other.starts_with("22") => "data_exception",
+        other if other.starts_with("23") => "integrity_constraint_violation",
+        _ => return None,
+    };
+    Some(format!("ERROR {code} ({name}) {}", error.message()))
+}

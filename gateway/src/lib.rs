@@ -1,0 +1,20 @@
+//! Tidings: a realtime websocket chat gateway for PostgreSQL.
+
+pub mod app;
+pub mod auth;
+pub mod authorizer;
+pub mod catalog;
+pub mod cli;
+pub mod config;
+pub mod connection;
+pub mod database;
+mod demo;
+pub mod dispatch;
+pub mod edge;
+pub mod feed;
+pub mod hub;
+pub mod lifecycle;
+pub mod metrics;
+pub mod posting;
+pub mod telemetry;
+pub mod topics;

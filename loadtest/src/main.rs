@@ -1,0 +1,88 @@
+//! The load test of Tidings, and of any other server that speaks the Supabase Realtime protocol.
+//!
+//! Exit codes: 0 everything arrived as promised, 1 something did not, 2 nothing could be measured.
+
+mod changes;
+mod client;
+mod database;
+mod frame;
+mod inserts;
+mod ledger;
+mod meter;
+mod own;
+mod report;
+mod target;
+mod usage;
+mod writer;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+
+#[derive(Parser, Debug)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    scenario: Scenario,
+}
+
+#[derive(Subcommand, Debug)]
+enum Scenario {
+    /// Subscribers watch chats while messages are written: loss, doubles, order, latency.
+    Changes(Box<changes::ChangesArgs>),
+    /// Inserts a second without a trigger, with that of Tidings, and with one that sends rows by NOTIFY.
+    Inserts(inserts::InsertsArgs),
+    /// Loads the load test's tables into a database that `tidings migrate` has prepared.
+    Prepare {
+        #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+        database: String,
+    },
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = tokio::select! {
+        result = Box::pin(run(cli.scenario)) => result,
+        // Leaving this way drops what was started, which stops it.
+        () = interrupted() => Err(anyhow::anyhow!("interrupted")),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn run(scenario: Scenario) -> anyhow::Result<bool> {
+    match scenario {
+        Scenario::Changes(args) => changes::run(*args).await,
+        Scenario::Inserts(args) => inserts::run(args).await,
+        Scenario::Prepare { database } => {
+            let client = database::connect(&database::config(&database)?).await?;
+            database::load_schema(&client).await?;
+            println!("the load test's tables are there");
+            Ok(true)
+        }
+    }
+}
+
+async fn interrupted() {
+    let wait_for = |kind| async move {
+        match signal(kind) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            // Without a handler the signal ends the process by itself.
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = wait_for(SignalKind::interrupt()) => {}
+        () = wait_for(SignalKind::terminate()) => {}
+    }
+}
