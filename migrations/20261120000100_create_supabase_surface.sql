@@ -30,14 +30,14 @@ begin
 end
 $$;
 
--- Who migrates may also serve. A superuser may become any role without a grant.
+-- Who migrates may also serve. Since PostgreSQL 16 a member may be kept from becoming the role: whoever creates one is. A superuser may become any role without a grant.
 do $$
 declare
   wanted text;
 begin
   if not (select rolsuper from pg_catalog.pg_roles where rolname = current_user) then
     foreach wanted in array array['anon', 'authenticated', 'service_role', 'tidings_gateway', 'tidings_capture'] loop
-      if not pg_catalog.pg_has_role(current_user, wanted, 'MEMBER') then
+      if not pg_catalog.pg_has_role(current_user, wanted, case when current_setting('server_version_num')::int >= 160000 then 'SET' else 'MEMBER' end) then
         execute format('grant %I to %I', wanted, current_user);
       end if;
     end loop;

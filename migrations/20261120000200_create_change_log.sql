@@ -1,6 +1,7 @@
 -- The change log: one row per change of a watched table. It is the truth; NOTIFY is only a doorbell.
 
-create schema tidings;
+-- It exists when `tidings migrate` runs this: the list of applied migrations is in it.
+create schema if not exists tidings;
 grant usage on schema tidings to tidings_gateway, tidings_capture;
 
 -- Which database this is. Made with the schema, and so copied by a dump: a cursor also names the cluster.

@@ -19,8 +19,10 @@ $$;
 --
 -- The order by sequence number keeps the statements of a transaction, and changes of the same row, in their order: the
 -- number is drawn while the row's lock is held. A transaction that began after another's commit has higher numbers.
+-- Control rows (op C: somebody's right has changed) have their place before their transaction's first change: the right was
+-- lost in the moment in which all of the transaction became visible.
 create function tidings.read(since pg_snapshot)
-returns table (snapshot text, seq bigint, xid text, watch_id integer, op "char", committed_at text, age double precision, new_record json, old_record json)
+returns table (snapshot text, place bigint, seq bigint, xid text, watch_id integer, op "char", committed_at text, age double precision, new_record json, old_record json)
 language sql stable
 as $$
   with unseen as (
@@ -28,9 +30,11 @@ as $$
     union all
     select c.* from tidings.changes c where c.xid = any (array(select pg_snapshot_xip(since)))
   )
-  select pg_current_snapshot()::text, null::bigint, null::text, null::integer, null::"char", null::text, null::double precision, null::json, null::json
+  select pg_current_snapshot()::text, null::bigint, null::bigint, null::text, null::integer, null::"char", null::text, null::double precision, null::json, null::json
   union all
-  select null, u.seq, u.xid::text, u.watch_id, u.op,
+  select null,
+         case u.op when 'C' then (select min(f.seq) - 1 from tidings.changes f where f.xid = u.xid) else u.seq end,
+         u.seq, u.xid::text, u.watch_id, u.op,
          to_char(
            coalesce(
              -- The server remembers commit times only if it was told to.
@@ -41,7 +45,7 @@ as $$
          extract(epoch from clock_timestamp() - u.at)::double precision,
          u.new_record, u.old_record
     from unseen u
-  order by 2 nulls first
+  order by 2 nulls first, 3
 $$;
 
 -- Empties every slot that holds nothing younger than the retention, but never the one that is being written or the

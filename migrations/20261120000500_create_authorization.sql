@@ -52,11 +52,14 @@ $$;
 -- reads      the columns of the row that its policies read; null when they read the whole row
 -- statement  takes ($1 json[]: rows, $2 text: the principal's mark) and returns one boolean[] with a verdict per row,
 --            or no row at all if the session is not that principal
+-- definition what the statement needs first, if the policies use objects in schemas that the role may not look into: a
+--            function whose body is parsed by the gateway's login, as a policy is parsed by its creator. It is made and
+--            undone in the transaction that asks: one that stayed would keep people from dropping what it refers to.
 -- parents    for a column that refers to another table with row-level security: a statement of the same form that says
 --            whether the principal sees the row referred to. Where the policies say nothing of the column that a
 --            subscription names, this is how a subscription to somebody else's room is refused.
 create function tidings.access(relation regclass, role_name text)
-returns table (role_exists boolean, columns text[], restricted boolean, reads text[], statement text, parents json)
+returns table (role_exists boolean, columns text[], restricted boolean, reads text[], statement text, definition text, parents json)
 language plpgsql stable
 set search_path = ''
 as $$
@@ -66,8 +69,12 @@ declare
   allowing  text;
   limiting  text;
   whole_row boolean;
+  head      text;
+  tail      text;
+  verdict   text;
 begin
-  select r.oid into role_oid from pg_catalog.pg_roles r where r.rolname = role_name;
+  -- No token may name a superuser, whoever signed it.
+  select r.oid into role_oid from pg_catalog.pg_roles r where r.rolname = role_name and not r.rolsuper;
   role_exists := found;
   if not role_exists then
     columns := '{}';
@@ -124,16 +131,44 @@ begin
                     where member = 0 or pg_catalog.pg_has_role(role_oid, member, 'USAGE'));
   end if;
 
+  head := 'select coalesce((' || allowing || ')' || coalesce(' and ' || limiting, '')
+       || ', false) from pg_catalog.json_populate_record(null::' || access.relation || ', ';
+  tail := ') as ' || pg_catalog.quote_ident(name_);
+  if exists (
+    select from pg_catalog.pg_policy p
+      join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_policy'::regclass and d.objid = p.oid
+      join lateral (
+        select pr.pronamespace as schema_ from pg_catalog.pg_proc pr
+         where d.refclassid = 'pg_catalog.pg_proc'::regclass and pr.oid = d.refobjid
+        union all
+        select c.relnamespace from pg_catalog.pg_class c
+         where d.refclassid = 'pg_catalog.pg_class'::regclass and c.oid = d.refobjid
+        union all
+        select t.typnamespace from pg_catalog.pg_type t
+         where d.refclassid = 'pg_catalog.pg_type'::regclass and t.oid = d.refobjid
+        union all
+        select o.oprnamespace from pg_catalog.pg_operator o
+         where d.refclassid = 'pg_catalog.pg_operator'::regclass and o.oid = d.refobjid
+      ) used on not pg_catalog.has_schema_privilege(role_oid, used.schema_, 'USAGE')
+     where p.polrelid = access.relation and p.polcmd in ('r', '*')
+       and exists (select from pg_catalog.unnest(p.polroles) as member
+                    where member = 0 or pg_catalog.pg_has_role(role_oid, member, 'USAGE'))
+  ) then
+    definition := 'create function pg_temp.tidings_verdict(json) returns boolean language sql stable begin atomic '
+               || head || '$1' || tail || '; end';
+    verdict := 'pg_temp.tidings_verdict(asked.record)';
+  else
+    verdict := '(' || head || 'asked.record' || tail || ')';
+  end if;
+
   statement := pg_catalog.format(
     $statement$
     select array(
-      select (select coalesce((%s)%s, false)
-                from pg_catalog.json_populate_record(null::%s, asked.record) as %I)
+      select %s
         from pg_catalog.unnest($1::json[]) with ordinality as asked (record, place)
        order by asked.place)
      where pg_catalog.current_setting('tidings.principal', true) = $2
-    $statement$,
-    allowing, ' and ' || limiting, access.relation, name_);
+    $statement$, verdict);
 
   select pg_catalog.json_object_agg(a.attname, pg_catalog.format(
            $statement$
@@ -289,7 +324,7 @@ begin
   end if;
   select pg_catalog.string_agg(pg_catalog.quote_ident(name), ', ') into listed from pg_catalog.unnest(columns) name;
   return case when listed is null
-    then pg_catalog.format('insert into %s default values', relation)
+    then pg_catalog.format('insert into %s as inserted default values', relation)
     else pg_catalog.format('insert into %s as inserted (%s) select %s from pg_catalog.json_populate_record(null::%s, $1) as given',
                            relation, listed, listed, relation)
   end || case when returning_row then ' returning pg_catalog.row_to_json(inserted)' else '' end;

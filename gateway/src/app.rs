@@ -6,17 +6,21 @@ use std::{
 };
 
 use sqlx::{PgPool, Row};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::{
+    admission::Admission,
     auth::Verifier,
     authorizer::Authorizer,
     catalog::{self, Catalog},
     config::Settings,
-    database, dispatch,
+    connection::Sockets,
+    database,
+    dispatch::Dispatch,
     feed::{Feed, Health},
-    hub::Hub,
+    hub::{Before, Hub},
     lifecycle::Lifecycle,
+    revocation::Revocation,
     topics::Topics,
 };
 
@@ -54,12 +58,14 @@ pub struct App {
     pub pool: PgPool,
     pub catalog: Arc<Catalog>,
     pub authorizer: Arc<Authorizer>,
+    pub admission: Arc<Admission>,
     pub hub: Arc<Hub>,
     pub topics: Arc<Topics>,
     pub lifecycle: Lifecycle,
     pub feed: Health,
     /// Sockets that are open now.
     pub connections: AtomicUsize,
+    pub sockets: Sockets,
 }
 
 /// Batches that may wait between the feed and the hub. What does not fit stays in the log.
@@ -76,15 +82,16 @@ impl App {
     pub async fn start(settings: Settings) -> Result<Arc<App>, Error> {
         let target = database::Target::new(&settings)?;
         let pool = database::pool(&settings)?;
+        let catalog_pool = database::catalog_pool(&settings)?;
         check_rights(&pool).await?;
         let lifecycle = Lifecycle::new(settings.drain);
         crate::metrics::install();
         crate::metrics::spawn_upkeep(&lifecycle);
 
-        let catalog = Arc::new(Catalog::new(pool.clone(), settings.watch.clone()));
+        let catalog = Arc::new(Catalog::new(catalog_pool.clone(), settings.watch.clone()));
         catalog.sync().await?;
         let authorizer = Arc::new(Authorizer::new(
-            pool.clone(),
+            catalog_pool.clone(),
             target.clone(),
             settings.authorizer_connections as usize,
             settings.statement_timeout,
@@ -107,7 +114,36 @@ impl App {
             }
         });
         let hard = lifecycle.hard().clone();
-        let dispatch = dispatch::run(dispatched, catalog.clone(), authorizer.clone(), hub.clone());
+        let admission = Arc::new(Admission {
+            catalog: catalog.clone(),
+            authorizer: authorizer.clone(),
+            pool: catalog_pool.clone(),
+        });
+        let doubts = Arc::new(Notify::new());
+        let replan = Arc::new(Notify::new());
+        let revocation = || Revocation {
+            admission: admission.clone(),
+            hub: hub.clone(),
+            doubts: doubts.clone(),
+            recheck: settings.recheck_interval,
+        };
+        let recheck = revocation();
+        let no_more = lifecycle.hard().clone();
+        lifecycle.spawn_critical("revocation", async move {
+            tokio::select! {
+                () = recheck.run() => {}
+                () = no_more.cancelled() => {}
+            }
+        });
+        let dispatch = Dispatch {
+            catalog: catalog.clone(),
+            authorizer: authorizer.clone(),
+            hub: hub.clone(),
+            revocation: revocation(),
+            replan: replan.clone(),
+            before: Before::new(),
+        };
+        let dispatch = dispatch.run(dispatched);
         lifecycle.spawn_critical("dispatcher", async move {
             tokio::select! {
                 () = dispatch => {}
@@ -115,7 +151,12 @@ impl App {
             }
         });
         let soft = lifecycle.soft().clone();
-        let maintenance = maintain(catalog.clone(), pool.clone());
+        let maintenance = maintain(
+            catalog.clone(),
+            authorizer.clone(),
+            replan,
+            catalog_pool.clone(),
+        );
         lifecycle.spawn_critical("maintenance", async move {
             tokio::select! {
                 () = maintenance => {}
@@ -132,17 +173,24 @@ impl App {
             return Err(Error::NoFeed);
         }
 
+        let verifier = Verifier::new(&settings);
+        verifier
+            .start(&lifecycle, database::bot_keys::BotKeys::new(pool.clone()))
+            .await;
+
         Ok(Arc::new(App {
-            verifier: Verifier::new(&settings),
+            verifier,
             settings,
             pool,
             catalog,
             authorizer,
+            admission,
             hub,
             topics: Arc::new(Topics::new()),
             lifecycle,
             feed: health,
             connections: AtomicUsize::new(0),
+            sockets: Sockets::default(),
         }))
     }
 }
@@ -165,16 +213,24 @@ async fn check_rights(pool: &PgPool) -> Result<(), Error> {
 }
 
 /// Keeps what is watched in step with the publication, and the log short.
-async fn maintain(catalog: Arc<Catalog>, pool: PgPool) {
+async fn maintain(
+    catalog: Arc<Catalog>,
+    authorizer: Arc<Authorizer>,
+    replan: Arc<Notify>,
+    pool: PgPool,
+) {
     let mut sync = tokio::time::interval(SYNC_INTERVAL);
     let mut trim = tokio::time::interval(TRIM_INTERVAL);
     loop {
         tokio::select! {
-            _ = sync.tick() => {
-                if let Err(error) = catalog.sync().await {
-                    tracing::debug!(error = &error as &dyn std::error::Error, "the watched tables cannot be compared with the publication now");
-                }
-            }
+            _ = sync.tick() => match compare(&catalog, &authorizer).await {
+                Ok(false) => {}
+                Ok(true) => replan.notify_one(),
+                Err(error) => tracing::debug!(
+                    error = &*error as &dyn std::error::Error,
+                    "the catalog cannot be compared now"
+                ),
+            },
             _ = trim.tick() => match sqlx::query_scalar("select tidings.trim_changes()").fetch_one(&pool).await {
                 Ok(0_i32) => {}
                 Ok(slots) => tracing::debug!(slots, "emptied slots of the change log"),
@@ -182,4 +238,15 @@ async fn maintain(catalog: Arc<Catalog>, pool: PgPool) {
             },
         }
     }
+}
+
+/// Whether tables, columns, policies or rights have changed since the last look. Event triggers tell of most of this at once,
+/// where they may be made; of roles and their memberships nothing tells.
+async fn compare(
+    catalog: &Catalog,
+    authorizer: &Authorizer,
+) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
+    let tables = catalog.sync().await?;
+    let rights = authorizer.refresh(&catalog.tables()).await?;
+    Ok(tables || rights)
 }

@@ -1,134 +1,185 @@
 //! A token in, a principal or a named refusal out.
 //!
 //! The rules are those of the server whose clients we serve: the token may be percent-encoded and may hold white space,
-//! `exp` has no leeway, `role` and `exp` must be there, and no other claim is looked at unless the settings name it. Tokens
-//! are never logged; [`Principal`] hides its claims from `Debug`.
+//! `exp` has no leeway, `role` and `exp` must be there, and no other claim is looked at unless the settings name it. Other
+//! issuers have rules of their own, and bots have keys instead of tokens. Tokens are never logged; [`Principal`] hides its
+//! claims from `Debug`.
+//!
+//! [`Verifier::verify`] never waits: it knows what tasks of its own have fetched. What it does not know yet, it may
+//! [`learn`](Verifier::learn).
+
+mod bots;
+mod issuer;
+mod jwks;
+mod keys;
+mod limit;
+mod refresh;
+mod sign;
+mod token;
 
 use std::fmt;
 use std::sync::Arc;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use serde_json::{Map, Value};
+use tokio::sync::watch;
 
-use crate::config::{Secret, Settings};
+use crate::config::Settings;
+use crate::database::bot_keys::BotKeys;
+use crate::lifecycle::Lifecycle;
 
-/// No honest token is longer, and everything below is linear in the length.
-const MAX_TOKEN_BYTES: usize = 16 * 1024;
+use bots::Bots;
+use issuer::Issuer;
+use token::Token;
 
-/// Checks tokens against the keys and the expectations of the settings.
+pub(crate) use bots::{key_text, new_secret};
+pub use keys::{KeySet, KeySetError, Origin};
+pub use limit::PostLimit;
+pub use sign::{SignError, sign};
+pub(crate) use token::percent_decoded;
+
+/// Checks tokens against the keys and the expectations of the settings, and keys of bots.
 pub struct Verifier {
-    /// Nothing when the secret is empty: an empty key would verify what anybody can sign.
-    secret: Option<DecodingKey>,
-    aud: Option<String>,
-    iss: Option<String>,
+    /// For tokens that name none of the others.
+    own: Issuer,
+    others: Vec<(String, Issuer)>,
+    bots: Arc<Bots>,
+    changes: watch::Sender<u64>,
+}
+
+/// What a token is, before anything of it is believed.
+enum Credential {
+    BotKey(String),
+    Token(Box<Token>),
 }
 
 impl Verifier {
+    /// Knows what the settings hold. What is elsewhere, it knows once it is [started](Verifier::start).
     pub fn new(settings: &Settings) -> Verifier {
-        let secret = settings.jwt_secret.expose();
-        if secret.len() < 32 {
-            tracing::warn!(
-                "jwt_secret is shorter than 32 bytes and can be guessed from any token: use a longer one"
-            );
-        }
+        let other =
+            |issuer: &crate::config::Issuer| (issuer.iss.clone(), Issuer::other(issuer, settings));
         Verifier {
-            secret: (!secret.is_empty()).then(|| DecodingKey::from_secret(secret.as_bytes())),
-            aud: settings.jwt_aud.clone(),
-            iss: settings.jwt_iss.clone(),
+            own: Issuer::own(settings),
+            others: settings.issuers.iter().map(other).collect(),
+            bots: Arc::new(Bots::new()),
+            changes: watch::Sender::default(),
         }
+    }
+
+    /// Begins to fetch key sets and to read the keys of bots, and waits a moment for the first of them. An issuer that is
+    /// away does not keep the gateway from starting.
+    pub(crate) async fn start(&self, lifecycle: &Lifecycle, bot_keys: BotKeys) {
+        let (bots, changes) = (self.bots.clone(), self.changes.clone());
+        lifecycle.spawn_background(async move { bots.run(&bot_keys, &changes).await });
+        futures::future::join(self.bots.refresh().first(), self.start_fetching(lifecycle)).await;
+    }
+
+    async fn start_fetching(&self, lifecycle: &Lifecycle) {
+        for remote in self.remotes() {
+            let (remote, changes) = (remote.clone(), self.changes.clone());
+            lifecycle.spawn_background(async move { remote.run(&changes).await });
+        }
+        let issuers = self.remotes().map(|remote| remote.refresh().first());
+        futures::future::join_all(issuers).await;
     }
 
     /// Who presents this token, and until when. `now_unix` is in seconds.
     pub fn verify(&self, token: &str, now_unix: i64) -> Result<Verified, TokenError> {
-        if token.len() > MAX_TOKEN_BYTES {
-            return Err(TokenError::Malformed);
-        }
-        let token = cleaned(token).ok_or(TokenError::Malformed)?;
-        let (message, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
-        let (header, payload) = message.split_once('.').ok_or(TokenError::Malformed)?;
-        if payload.contains('.') {
-            return Err(TokenError::Malformed);
-        }
-        let header = json_object(header).ok_or(TokenError::Malformed)?;
-        let claims = json_object(payload).ok_or(TokenError::Malformed)?;
-
-        self.check_signature(&header, message, signature)?;
-        self.check_claims(claims, now_unix)
-    }
-
-    fn check_signature(
-        &self,
-        header: &Map<String, Value>,
-        message: &str,
-        signature: &str,
-    ) -> Result<(), TokenError> {
-        // Asymmetric algorithms need a key set, which is looked up by `kid`.
-        let algorithm = match header.get("alg").and_then(Value::as_str) {
-            Some("HS256") => Some(Algorithm::HS256),
-            Some("HS384") => Some(Algorithm::HS384),
-            Some("HS512") => Some(Algorithm::HS512),
-            _ => None,
-        };
-        let (Some(algorithm), Some(secret)) = (algorithm, &self.secret) else {
-            return Err(TokenError::Signer {
-                kid: header.get("kid").and_then(Value::as_str).map(str::to_owned),
-            });
-        };
-        match jsonwebtoken::crypto::verify(signature, message.as_bytes(), secret, algorithm) {
-            Ok(true) => Ok(()),
-            // An error is a signature that is not base64.
-            Ok(false) | Err(_) => Err(TokenError::Signature),
-        }
-    }
-
-    fn check_claims(
-        &self,
-        claims: Map<String, Value>,
-        now_unix: i64,
-    ) -> Result<Verified, TokenError> {
-        let expires_at = match claims.get("exp") {
-            None | Some(Value::Null) => None,
-            Some(exp) => Some(
-                whole_seconds(exp)
-                    .ok_or_else(|| TokenError::Other("claim exp must be a number".to_owned()))?,
-            ),
-        };
-        if let Some(expires_at) = expires_at.filter(|exp| *exp <= now_unix) {
-            return Err(TokenError::Expired {
-                seconds_ago: now_unix.saturating_sub(expires_at),
-            });
-        }
-        if claims.get("iat").is_some_and(|iat| !iat.is_number()) {
-            return Err(TokenError::Other("claim iat must be a number".to_owned()));
-        }
-        for (name, wanted) in [("aud", &self.aud), ("iss", &self.iss)] {
-            if let Some(wanted) = wanted
-                && claims.get(name).and_then(Value::as_str) != Some(wanted)
-            {
-                return Err(TokenError::Other(format!(
-                    "claim {name} is not accepted here"
-                )));
+        match credential(token)? {
+            Credential::BotKey(key) => self.bots.verify(&key),
+            Credential::Token(token) => {
+                let issuer = self.issuer(&token);
+                issuer.check_signature(&token)?;
+                issuer.check_claims(token.claims, now_unix)
             }
         }
-        let role = match claims.get("role") {
-            None | Some(Value::Null) => None,
-            // PostgreSQL takes `none` for whoever logged in, which is the gateway itself.
-            Some(Value::String(role)) if role == "none" => {
-                return Err(TokenError::Other("claim role is `none`".to_owned()));
-            }
-            Some(Value::String(role)) => Some(role.as_str()),
-            Some(_) => return Err(TokenError::Other("claim role must be text".to_owned())),
-        };
-        let (Some(role), Some(expires_at)) = (role, expires_at) else {
-            return Err(TokenError::MissingClaims);
-        };
-        Ok(Verified {
-            principal: Arc::new(Principal::new(role, &claims)),
-            expires_at,
-        })
     }
+
+    /// Whether a token that was refused might be good after [`learn`](Verifier::learn): its key is not known, and it is
+    /// not so long since somebody was asked about keys that asking again is refused.
+    pub fn may_learn(&self, token: &str) -> bool {
+        match credential(token) {
+            Ok(Credential::BotKey(key)) => self.bots.lacks(&key) && self.bots.refresh().may_ask(),
+            Ok(Credential::Token(token)) => {
+                let issuer = self.issuer(&token);
+                let remote = issuer.remote().filter(|remote| remote.refresh().may_ask());
+                remote.is_some()
+                    && keys::is_asymmetric(&token)
+                    && matches!(
+                        issuer.check_signature(&token),
+                        Err(TokenError::Signer { kid: Some(_) })
+                    )
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Asks for the key of this token, if that [may](Verifier::may_learn) be. Takes three seconds at most.
+    pub async fn learn(&self, token: &str) {
+        if !self.may_learn(token) {
+            return;
+        }
+        match credential(token) {
+            Ok(Credential::BotKey(_)) => self.bots.refresh().ask().await,
+            Ok(Credential::Token(token)) => {
+                if let Some(remote) = self.issuer(&token).remote() {
+                    remote.refresh().ask().await;
+                }
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// [`verify`](Verifier::verify), and again if there was something to learn.
+    pub async fn verify_or_learn(&self, token: &str) -> Result<Verified, TokenError> {
+        // Twice: what is learned first may have been asked for before the key was made.
+        for _ in 0..2 {
+            let verified = self.verify(token, now_unix());
+            if verified.is_ok() || !self.may_learn(token) {
+                return verified;
+            }
+            self.learn(token).await;
+        }
+        self.verify(token, now_unix())
+    }
+
+    /// Whether a token that was good is still trusted: its key has not gone, or been revoked. Says nothing of its expiry.
+    pub fn still_valid(&self, token: &str) -> bool {
+        self.trust(token).is_ok()
+    }
+
+    /// The same, with the reason if it is not.
+    pub fn trust(&self, token: &str) -> Result<(), TokenError> {
+        match credential(token)? {
+            Credential::BotKey(key) => self.bots.verify(&key).map(drop),
+            Credential::Token(token) => self.issuer(&token).check_signature(&token),
+        }
+    }
+
+    /// Changes whenever [`still_valid`](Verifier::still_valid) may have another answer than before.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    fn remotes(&self) -> impl Iterator<Item = &Arc<jwks::Remote>> {
+        let others = self.others.iter().map(|(_, issuer)| issuer);
+        others.chain([&self.own]).filter_map(Issuer::remote)
+    }
+
+    /// Who must have signed this token. One that names an issuer is checked by that issuer's keys alone.
+    fn issuer(&self, token: &Token) -> &Issuer {
+        let iss = token.claims.get("iss").and_then(Value::as_str);
+        let named = self.others.iter().find(|(name, _)| Some(&**name) == iss);
+        named.map_or(&self.own, |(_, issuer)| issuer)
+    }
+}
+
+fn credential(token: &str) -> Result<Credential, TokenError> {
+    let token = token::cleaned(token).ok_or(TokenError::Malformed)?;
+    if bots::is_key(&token) {
+        return Ok(Credential::BotKey(token));
+    }
+    let token = Token::parse(token).ok_or(TokenError::Malformed)?;
+    Ok(Credential::Token(Box::new(token)))
 }
 
 /// On whose behalf the database is asked.
@@ -173,15 +224,19 @@ impl fmt::Debug for Principal {
 #[derive(Clone, Debug)]
 pub struct Verified {
     pub principal: Arc<Principal>,
-    /// Seconds since 1970.
+    /// Seconds since 1970; the greatest number for a bot's key, which is good until it is revoked.
     pub expires_at: i64,
+    /// How many messages may be posted with it; nothing if nobody said so.
+    pub posts: Option<Arc<PostLimit>>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum TokenError {
-    #[error("the token is not a JWT")]
+    #[error("the token is neither a JWT nor a bot's key")]
     Malformed,
-    #[error("the token's signature is wrong: is it signed with this gateway's secret?")]
+    #[error(
+        "the token's signature is wrong, or the bot's key is unknown or revoked: is it meant for this gateway?"
+    )]
     Signature,
     #[error("there is no key for the token's algorithm and key id")]
     Signer { kid: Option<String> },
@@ -193,24 +248,6 @@ pub enum TokenError {
     Other(String),
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum SignError {
-    #[error("an empty secret signs nothing: set jwt_secret")]
-    EmptySecret,
-    #[error("the claims cannot be signed")]
-    Sign(#[source] jsonwebtoken::errors::Error),
-}
-
-/// A token with these claims, signed with HS256.
-pub fn sign(claims: &Map<String, Value>, secret: &Secret) -> Result<String, SignError> {
-    let secret = secret.expose();
-    if secret.is_empty() {
-        return Err(SignError::EmptySecret);
-    }
-    let key = EncodingKey::from_secret(secret.as_bytes());
-    jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &key).map_err(SignError::Sign)
-}
-
 /// Seconds since 1970, as [`Verifier::verify`] wants them.
 pub fn now_unix() -> i64 {
     std::time::SystemTime::now()
@@ -218,257 +255,41 @@ pub fn now_unix() -> i64 {
         .map_or(0, |since| since.as_secs().try_into().unwrap_or(i64::MAX))
 }
 
-/// Percent-decoded, without white space.
-fn cleaned(token: &str) -> Option<String> {
-    let decoded = percent_decoded(token)?;
-    Some(decoded.chars().filter(|c| !c.is_whitespace()).collect())
+/// Whom an operator means: all that is given must fit.
+#[derive(Clone, PartialEq, Eq, Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Whom {
+    /// The claim `sub`.
+    pub sub: Option<String>,
+    pub role: Option<String>,
+    /// Claims that must have just these values.
+    #[serde(default)]
+    pub claims: serde_json::Map<String, serde_json::Value>,
 }
 
-/// `%41` is `A`. Nothing if a `%` does not begin an escape, or the result is not UTF-8.
-pub(crate) fn percent_decoded(text: &str) -> Option<String> {
-    if !text.contains('%') {
-        return Some(text.to_owned());
+impl Whom {
+    /// Nobody in particular, which an operator hardly means.
+    pub fn is_everybody(&self) -> bool {
+        self.sub.is_none() && self.role.is_none() && self.claims.is_empty()
     }
-    let bytes = text.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        if bytes[at] == b'%' {
-            let high = char::from(*bytes.get(at + 1)?).to_digit(16)?;
-            let low = char::from(*bytes.get(at + 2)?).to_digit(16)?;
-            decoded.push((high * 16 + low) as u8);
-            at += 3;
-        } else {
-            decoded.push(bytes[at]);
-            at += 1;
-        }
+
+    pub fn fits(&self, principal: &Principal) -> bool {
+        self.sub
+            .as_deref()
+            .is_none_or(|sub| sub == &*principal.subject)
+            && self
+                .role
+                .as_deref()
+                .is_none_or(|role| role == &*principal.role)
+            && (self.claims.is_empty() || {
+                let claims: serde_json::Map<String, serde_json::Value> =
+                    serde_json::from_str(&principal.claims).unwrap_or_default();
+                self.claims
+                    .iter()
+                    .all(|(name, value)| claims.get(name) == Some(value))
+            })
     }
-    String::from_utf8(decoded).ok()
-}
-
-fn json_object(part: &str) -> Option<Map<String, Value>> {
-    let bytes = URL_SAFE_NO_PAD.decode(part).ok()?;
-    serde_json::from_slice(&bytes).ok()
-}
-
-/// A number of seconds; decimals are rounded, and what is beyond all time is the end of it.
-fn whole_seconds(value: &Value) -> Option<i64> {
-    let number = value.as_number()?;
-    number
-        .as_i64()
-        .or_else(|| number.as_u64().map(|_| i64::MAX))
-        .or_else(|| number.as_f64().map(|seconds| seconds.round() as i64))
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    const SECRET: &str = "a-secret-of-at-least-thirty-two-bytes";
-    const NOW: i64 = 1_700_000_000;
-
-    fn verifier(pairs: &[(&str, &str)]) -> Verifier {
-        let base = [
-            ("database_url", "postgres://localhost/x"),
-            ("jwt_secret", SECRET),
-        ];
-        let settings = Settings::from_pairs(base.into_iter().chain(pairs.iter().copied())).unwrap();
-        Verifier::new(&settings)
-    }
-
-    fn token_with(header: &Value, claims: &Value, secret: &str, algorithm: Algorithm) -> String {
-        let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        let message = format!("{}.{}", encode(header), encode(claims));
-        let key = EncodingKey::from_secret(secret.as_bytes());
-        let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, algorithm).unwrap();
-        format!("{message}.{signature}")
-    }
-
-    fn token(claims: &Value) -> String {
-        token_with(&json!({"alg": "HS256"}), claims, SECRET, Algorithm::HS256)
-    }
-
-    fn refused(token: &str) -> TokenError {
-        verifier(&[]).verify(token, NOW).unwrap_err()
-    }
-
-    #[test]
-    fn a_good_token_becomes_a_principal() {
-        for (alg, algorithm) in [
-            ("HS256", Algorithm::HS256),
-            ("HS384", Algorithm::HS384),
-            ("HS512", Algorithm::HS512),
-        ] {
-            let claims =
-                json!({"role": "authenticated", "exp": NOW + 1, "sub": "usr_Ada", "n": {"a": [1]}});
-            let token = token_with(&json!({"alg": alg, "kid": "k"}), &claims, SECRET, algorithm);
-            let verified = verifier(&[]).verify(&token, NOW).unwrap();
-            assert_eq!(&*verified.principal.role, "authenticated");
-            assert_eq!(&*verified.principal.subject, "usr_Ada");
-            assert_eq!(
-                serde_json::from_str::<Value>(&verified.principal.claims).unwrap(),
-                claims
-            );
-            assert_eq!(verified.expires_at, NOW + 1);
-            assert!(!format!("{verified:?}").contains("usr_Ada"));
-        }
-    }
-
-    #[test]
-    fn escapes_and_white_space_are_undone() {
-        let token = token(&json!({"role": "anon", "exp": NOW + 9}));
-        let folded = format!(" {}\n", token.replacen('.', "%2E \t", 1));
-        assert!(verifier(&[]).verify(&folded, NOW).is_ok());
-        assert_eq!(refused(&format!("{token}%")), TokenError::Malformed);
-        assert_eq!(refused(&format!("{token}%zz")), TokenError::Malformed);
-        assert_eq!(refused(&format!("{token}%ff")), TokenError::Malformed);
-    }
-
-    #[test]
-    fn claims_are_judged_one_by_one() {
-        let other = |text: &str| TokenError::Other(text.to_owned());
-        let cases = [
-            (
-                json!({"role": "anon", "exp": NOW}),
-                TokenError::Expired { seconds_ago: 0 },
-            ),
-            (
-                json!({"role": "anon", "exp": NOW - 7}),
-                TokenError::Expired { seconds_ago: 7 },
-            ),
-            (
-                json!({"role": "anon", "exp": -1.0e300}),
-                TokenError::Expired {
-                    seconds_ago: i64::MAX,
-                },
-            ),
-            (
-                json!({"exp": NOW - 7}),
-                TokenError::Expired { seconds_ago: 7 },
-            ),
-            (
-                json!({"role": "anon", "exp": "9999999999"}),
-                other("claim exp must be a number"),
-            ),
-            (
-                json!({"role": "anon", "exp": NOW + 1, "iat": "1"}),
-                other("claim iat must be a number"),
-            ),
-            (
-                json!({"role": 1, "exp": NOW + 1}),
-                other("claim role must be text"),
-            ),
-            (
-                json!({"role": "none", "exp": NOW + 1}),
-                other("claim role is `none`"),
-            ),
-            (json!({"role": "anon"}), TokenError::MissingClaims),
-            (
-                json!({"role": "anon", "exp": null}),
-                TokenError::MissingClaims,
-            ),
-            (json!({"exp": NOW + 1}), TokenError::MissingClaims),
-            (
-                json!({"role": null, "exp": NOW + 1}),
-                TokenError::MissingClaims,
-            ),
-        ];
-        for (claims, expected) in cases {
-            assert_eq!(refused(&token(&claims)), expected, "{claims}");
-        }
-        let verified =
-            verifier(&[]).verify(&token(&json!({"role": "", "exp": NOW as f64 + 0.6})), NOW);
-        assert_eq!(verified.unwrap().expires_at, NOW + 1);
-    }
-
-    #[test]
-    fn keys_and_algorithms_that_do_not_fit_are_told_apart() {
-        let claims = json!({"role": "anon", "exp": NOW + 1});
-        let wrong = token_with(
-            &json!({"alg": "HS256"}),
-            &claims,
-            "another",
-            Algorithm::HS256,
-        );
-        assert_eq!(refused(&wrong), TokenError::Signature);
-        let confused = token_with(&json!({"alg": "HS512"}), &claims, SECRET, Algorithm::HS256);
-        assert_eq!(refused(&confused), TokenError::Signature);
-        let tampered = token(&claims)
-            .replace('.', ".e30.")
-            .replacen(".e30.", ".", 1);
-        assert_eq!(refused(&tampered), TokenError::Malformed);
-
-        for (header, kid) in [
-            (json!({"alg": "none"}), None),
-            (json!({"alg": "none", "kid": 7}), None),
-            (json!({"alg": "RS256", "kid": "one"}), Some("one")),
-            (json!({"alg": 256}), None),
-            (json!({}), None),
-        ] {
-            let token = token_with(&header, &claims, SECRET, Algorithm::HS256);
-            let kid = kid.map(str::to_owned);
-            assert_eq!(refused(&token), TokenError::Signer { kid }, "{header}");
-        }
-        let unsigned = token_with(&json!({"alg": "none"}), &claims, SECRET, Algorithm::HS256);
-        let unsigned = &unsigned[..=unsigned.rfind('.').unwrap()];
-        assert_eq!(refused(unsigned), TokenError::Signer { kid: None });
-    }
-
-    #[test]
-    fn what_is_no_token_is_malformed() {
-        let good = token(&json!({"role": "anon", "exp": NOW + 1}));
-        let (header, rest) = good.split_once('.').unwrap();
-        let cases = [
-            String::new(),
-            "abc".to_owned(),
-            "..".to_owned(),
-            "a.b.c".to_owned(),
-            format!("{good}.x"),
-            format!("é.{rest}"),
-            format!("{header}=.{rest}"),
-            format!("W10.{rest}"),
-            good.repeat(MAX_TOKEN_BYTES / good.len() + 1),
-        ];
-        for case in cases {
-            assert_eq!(refused(&case), TokenError::Malformed, "{case}");
-        }
-        let bad_signature = format!("{}.!!", good.rsplit_once('.').unwrap().0);
-        assert_eq!(refused(&bad_signature), TokenError::Signature);
-    }
-
-    #[test]
-    fn configured_claims_must_match_exactly() {
-        let strict = verifier(&[("jwt_aud", "chat"), ("jwt_iss", "us")]);
-        let check = |aud: Value, iss: Value| {
-            let token = token(&json!({"role": "anon", "exp": NOW + 1, "aud": aud, "iss": iss}));
-            strict.verify(&token, NOW).is_ok()
-        };
-        assert!(check(json!("chat"), json!("us")));
-        assert!(!check(json!("chat"), json!("them")));
-        assert!(!check(json!(["chat"]), json!("us")));
-        assert!(!check(json!(null), json!("us")));
-    }
-
-    #[test]
-    fn what_is_signed_here_verifies_here_and_nothing_is_signed_or_verified_without_a_secret() {
-        let claims = json!({"role": "anon", "exp": NOW + 1});
-        let claims = claims.as_object().unwrap();
-        let token = sign(claims, &Secret::new(SECRET)).unwrap();
-        assert!(verifier(&[]).verify(&token, NOW).is_ok());
-        assert!(sign(claims, &Secret::new("")).is_err());
-
-        let mut settings = Settings::from_pairs([
-            ("database_url", "postgres://localhost/x"),
-            ("jwt_secret", SECRET),
-        ])
-        .unwrap();
-        settings.jwt_secret = Secret::new("");
-        let keyless = Verifier::new(&settings);
-        assert_eq!(
-            keyless.verify(&token, NOW).unwrap_err(),
-            TokenError::Signer { kid: None }
-        );
-    }
-}
+mod tests;

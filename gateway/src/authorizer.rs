@@ -13,14 +13,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::future::join_all;
+use futures::{
+    FutureExt,
+    future::{Shared, join_all},
+};
 use sqlx::PgPool;
+use tokio::sync::oneshot;
 
 pub use self::access::{Access, Reads};
-use self::lane::Lanes;
+use self::lane::{Asking, Lanes};
 use crate::{
     auth::Principal,
-    catalog::{Table, TableId},
+    catalog::{Table, TableId, Tables},
     database,
     feed::change::Record,
     lifecycle::Lifecycle,
@@ -59,19 +63,45 @@ pub enum Denial {
     UnseenParent,
 }
 
-/// How long what the catalog said of a role and a table is believed.
-const ACCESS_LIFETIME: Duration = Duration::from_secs(5);
+/// What the catalog said of a role and a table is forgotten when nobody has needed it for so long.
+const ACCESS_UNUSED: Duration = Duration::from_secs(300);
 /// Roles come from tokens: the cache must not grow with what they claim.
 const ACCESS_ENTRIES: usize = 4096;
 
 pub struct Authorizer {
     pool: PgPool,
     lanes: Lanes,
-    known: Mutex<Known>,
+    known: Mutex<KnownAccess>,
+    /// Questions under way, for those who ask the same.
+    asked: Mutex<HashMap<Question, Shared<oneshot::Receiver<Vec<bool>>>>>,
 }
 
-/// What the catalog said of a table and a role, and when.
-type Known = HashMap<(TableId, Box<str>), (Instant, Arc<Access>)>;
+/// Tick, statement, principal, row.
+type Question = (u64, Arc<str>, Arc<Principal>, Box<str>);
+
+/// Takes a question off the list when it has been answered, or given up.
+struct Asked<'a> {
+    authorizer: &'a Authorizer,
+    key: &'a Question,
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.authorizer
+            .asked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(self.key);
+    }
+}
+
+type KnownAccess = HashMap<(TableId, Box<str>), Known>;
+
+/// What the catalog said of a table and a role, and when somebody last needed it.
+struct Known {
+    used: Instant,
+    access: Arc<Access>,
+}
 
 /// What is asked about a batch of changes: for each principal the rows, by place in the batch.
 pub type Questions = HashMap<(TableId, Arc<Principal>), Vec<usize>>;
@@ -90,30 +120,70 @@ impl Authorizer {
             pool,
             lanes: Lanes::start(database, connections, statement_timeout, lifecycle),
             known: Mutex::default(),
+            asked: Mutex::default(),
         }
     }
 
     /// What the role may read of the table.
     pub async fn access(&self, table: &Arc<Table>, role: &str) -> Result<Arc<Access>, Error> {
         let key = (table.id, Box::from(role));
-        if let Some((since, access)) = self.known().get(&key)
-            && since.elapsed() < ACCESS_LIFETIME
-            && Arc::ptr_eq(&access.table, table)
+        if let Some(known) = self.known().get_mut(&key)
+            && Arc::ptr_eq(&known.access.table, table)
         {
-            return Ok(access.clone());
+            known.used = Instant::now();
+            return Ok(known.access.clone());
         }
-        let access = Access::load(&self.pool, table, role)
-            .await
-            .map_err(|error| Error::Unavailable(Some(error.into())))?;
-        let access = Arc::new(access);
+        let access = Arc::new(self.load(table, role).await?);
         let mut known = self.known();
-        if known.len() >= ACCESS_ENTRIES {
-            known.retain(|_, (since, _)| since.elapsed() < ACCESS_LIFETIME);
-        }
         if known.len() < ACCESS_ENTRIES {
-            known.insert(key, (Instant::now(), access.clone()));
+            known.insert(
+                key,
+                Known {
+                    used: Instant::now(),
+                    access: access.clone(),
+                },
+            );
         }
         Ok(access)
+    }
+
+    async fn load(&self, table: &Arc<Table>, role: &str) -> Result<Access, Error> {
+        Access::load(&self.pool, table, role)
+            .await
+            .map_err(|error| Error::Unavailable(Some(error.into())))
+    }
+
+    /// Forgets what the catalog said: it says something else now.
+    pub fn forget(&self) {
+        self.known().clear();
+    }
+
+    /// Asks the catalog again about every role and table in use. Returns whether any answer differs from the one before.
+    pub async fn refresh(&self, tables: &Tables) -> Result<bool, Error> {
+        let in_use: Vec<_> = {
+            let mut known = self.known();
+            known.retain(|(table, _), known| {
+                known.used.elapsed() < ACCESS_UNUSED && tables.get(*table).is_some()
+            });
+            known
+                .iter()
+                .map(|(key, known)| (key.clone(), known.access.clone()))
+                .collect()
+        };
+        let mut changed = false;
+        for (key, before) in in_use {
+            let Some(table) = tables.get(key.0) else {
+                continue;
+            };
+            let now = Arc::new(self.load(table, &key.1).await?);
+            if *now != *before {
+                changed = true;
+                if let Some(known) = self.known().get_mut(&key) {
+                    known.access = now;
+                }
+            }
+        }
+        Ok(changed)
     }
 
     /// Whether the principal may subscribe to the rows whose columns have these values, and how its rows are then
@@ -123,11 +193,12 @@ impl Authorizer {
         access: &Access,
         principal: &Arc<Principal>,
         fixed: &BTreeMap<Box<str>, Box<str>>,
+        tick: u64,
     ) -> Result<Result<Scope, Denial>, Error> {
         if access.columns.is_empty() {
             return Ok(Err(Denial::NoSelectPrivilege));
         }
-        let Some(statement) = &access.statement else {
+        let Some(asking) = access.asking() else {
             return Ok(if access.restricted {
                 Err(Denial::Policy)
             } else {
@@ -145,7 +216,7 @@ impl Authorizer {
         match &*access.reads {
             Reads::Columns(reads) if reads.iter().all(|column| is_fixed(column)) => {
                 let seen = self
-                    .ask(statement.clone(), access, principal, vec![record()])
+                    .ask_once(asking, access, principal, record(), tick)
                     .await?;
                 Ok(if seen == [true] {
                     Ok(Scope::Decided)
@@ -162,9 +233,13 @@ impl Authorizer {
             // then the principal must see that row.
             Reads::Columns(_) => {
                 for (column, statement) in &access.parents {
+                    let asking = Asking {
+                        statement: statement.clone(),
+                        definition: None,
+                    };
                     if is_fixed(column) {
                         let seen = self
-                            .ask(statement.clone(), access, principal, vec![record()])
+                            .ask_once(asking, access, principal, record(), tick)
                             .await?;
                         if seen != [true] {
                             return Ok(Err(Denial::UnseenParent));
@@ -197,7 +272,7 @@ impl Authorizer {
                 asked.push(((table_id, principal), places, None));
                 continue;
             }
-            let Some(statement) = access.statement.clone() else {
+            let Some(asking) = access.asking() else {
                 continue;
             };
             let mut distinct: Vec<Box<str>> = Vec::new();
@@ -220,15 +295,15 @@ impl Authorizer {
             asked.push((
                 (table_id, principal),
                 Vec::new(),
-                Some((access, statement, distinct, rows)),
+                Some((access, asking, distinct, rows)),
             ));
         }
 
         let answers = asked.into_iter().map(|(key, places, question)| async move {
-            let Some((access, statement, distinct, rows)) = question else {
+            let Some((access, asking, distinct, rows)) = question else {
                 return Ok((key, places));
             };
-            let verdicts = self.ask(statement, &access, &key.1, distinct).await?;
+            let verdicts = self.ask(asking, &access, &key.1, distinct).await?;
             let seen = rows
                 .into_iter()
                 .filter(|(_, row)| verdicts.get(*row) == Some(&true))
@@ -248,10 +323,52 @@ impl Authorizer {
         self.lanes.matches(statement, rows).await
     }
 
+    /// The verdict on one row. Those who ask the same in the same tick of the hub's clock share one question: a right that
+    /// is lost later makes the clock tick, and all their verdicts doubtful.
+    async fn ask_once(
+        &self,
+        asking: Asking,
+        access: &Access,
+        principal: &Arc<Principal>,
+        row: Box<str>,
+        tick: u64,
+    ) -> Result<Vec<bool>, Error> {
+        let key = (
+            tick,
+            asking.statement.clone(),
+            principal.clone(),
+            row.clone(),
+        );
+        let (answer, answered) = oneshot::channel();
+        let others = {
+            let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+            match asked.get(&key) {
+                Some(others) => Some(others.clone()),
+                None => {
+                    asked.insert(key.clone(), answered.shared());
+                    None
+                }
+            }
+        };
+        if let Some(others) = others
+            && let Ok(verdicts) = others.await
+        {
+            return Ok(verdicts);
+        }
+        // Whoever asked first may have failed or gone; then everybody asks for himself.
+        let _done = Asked {
+            authorizer: self,
+            key: &key,
+        };
+        let verdicts = self.ask(asking, access, principal, vec![row]).await?;
+        let _ = answer.send(verdicts.clone());
+        Ok(verdicts)
+    }
+
     /// The verdicts on these rows. An error in a policy means no.
     async fn ask(
         &self,
-        statement: Arc<str>,
+        asking: Asking,
         access: &Access,
         principal: &Arc<Principal>,
         rows: Vec<Box<str>>,
@@ -259,7 +376,7 @@ impl Authorizer {
         let asked = rows.len();
         match self
             .lanes
-            .ask(statement.clone(), principal.clone(), rows.clone())
+            .ask(asking.clone(), principal.clone(), rows.clone())
             .await
         {
             Ok(verdicts) => Ok(verdicts),
@@ -270,10 +387,9 @@ impl Authorizer {
             }
             // One bad row must not decide for the others.
             Err(lane::Error::Refused(_)) => {
-                let each = rows.into_iter().map(|row| {
-                    self.lanes
-                        .ask(statement.clone(), principal.clone(), vec![row])
-                });
+                let each = rows
+                    .into_iter()
+                    .map(|row| self.lanes.ask(asking.clone(), principal.clone(), vec![row]));
                 let mut verdicts = Vec::with_capacity(asked);
                 for answer in join_all(each).await {
                     match answer {
@@ -308,7 +424,7 @@ impl Authorizer {
         );
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, KnownAccess> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -104,6 +104,8 @@ impl Table {
 #[derive(Debug, Default)]
 pub struct Tables {
     by_id: HashMap<TableId, Arc<Table>>,
+    /// For each table with a dependency trigger (`tidings.depended`) the watched tables whose verdicts rest on it.
+    depending: HashMap<TableId, Vec<TableId>>,
 }
 
 impl Tables {
@@ -111,6 +113,7 @@ impl Tables {
     pub(crate) fn of(tables: impl IntoIterator<Item = Arc<Table>>) -> Tables {
         Tables {
             by_id: tables.into_iter().map(|table| (table.id, table)).collect(),
+            ..Tables::default()
         }
     }
 
@@ -123,6 +126,15 @@ impl Tables {
         self.by_id
             .values()
             .find(|table| &*table.schema == schema && &*table.name == name)
+    }
+
+    /// The watched tables whose verdicts rest on a table that has a dependency trigger. None if it is not known.
+    pub fn depending_on(&self, depended: TableId) -> Option<&[TableId]> {
+        self.depending.get(&depended).map(Vec::as_slice)
+    }
+
+    pub fn ids(&self) -> impl Iterator<Item = TableId> + '_ {
+        self.by_id.keys().copied()
     }
 
     /// The tables that a binding covers: `*` stands for any schema or any name. In a fixed order.
@@ -180,25 +192,20 @@ impl Catalog {
                 .bind(&self.watch)
                 .fetch_all(&self.pool)
                 .await?;
-        for row in actions {
-            let (table, action): (String, String) = (row.get("relation"), row.get("action"));
-            match (
-                row.get::<Option<String>, _>("problem"),
-                row.get::<Option<String>, _>("mend"),
-            ) {
-                (None, _) => tracing::info!(table, action, "watched tables changed"),
-                (Some(problem), mend) => {
-                    tracing::warn!(
-                        table,
-                        action,
-                        problem,
-                        mend,
-                        "cannot change what is watched; will try again"
-                    )
-                }
-            }
+        // At once, so that nobody binds to a table that is watched no more.
+        let before = self.tables();
+        if !actions.is_empty() {
+            self.reload().await?;
         }
-        self.reload().await
+        report(actions);
+        // The triggers that tell of lost rights follow the policies.
+        let actions =
+            sqlx::query("select relation, action, problem, mend from tidings.sync_depended()")
+                .fetch_all(&self.pool)
+                .await?;
+        report(actions);
+        self.reload().await?;
+        Ok(!Arc::ptr_eq(&before, &self.tables()))
     }
 
     /// [`Self::sync`] because a client named an unknown table. Those who come while it runs share the next one.
@@ -222,6 +229,16 @@ impl Catalog {
             .fetch_all(&self.pool)
             .await?;
         let mut tables = Tables::default();
+        let depending = sqlx::query("select depended_id, watch_id from tidings.depending()")
+            .fetch_all(&self.pool)
+            .await?;
+        for row in depending {
+            tables
+                .depending
+                .entry(row.get("depended_id"))
+                .or_default()
+                .push(row.get("watch_id"));
+        }
         for row in rows {
             let table = Table {
                 id: row.get("watch_id"),
@@ -256,9 +273,31 @@ impl Catalog {
                     .get(id)
                     .is_some_and(|other| Arc::ptr_eq(table, other))
             });
+        let same = same && current.depending == tables.depending;
         if !same {
             *current = Arc::new(tables);
         }
         Ok(!same)
+    }
+}
+
+fn report(actions: Vec<sqlx::postgres::PgRow>) {
+    for row in actions {
+        let (table, action): (String, String) = (row.get("relation"), row.get("action"));
+        match (
+            row.get::<Option<String>, _>("problem"),
+            row.get::<Option<String>, _>("mend"),
+        ) {
+            (None, _) => tracing::info!(table, action, "watched tables changed"),
+            (Some(problem), mend) => {
+                tracing::warn!(
+                    table,
+                    action,
+                    problem,
+                    mend,
+                    "cannot change the triggers of a table; will try again"
+                );
+            }
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! The command line: one file for each command.
 
+mod bot;
 mod dev;
+mod doctor;
 mod health;
 pub mod migrate;
 mod serve;
@@ -30,6 +32,10 @@ enum Command {
     Migrate(migrate::Arguments),
     /// Print a signed token
     Token(token::Arguments),
+    /// Make, list and revoke the keys of bots
+    Bot(bot::Arguments),
+    /// Look at the database: who may read what, what that rests on, and what should be mended
+    Doctor(doctor::Arguments),
     /// Run everything on this machine: a private PostgreSQL, the gateway and a demo chat
     Dev(dev::Arguments),
     /// Ask the gateway that runs with the same settings whether it is ready
@@ -47,9 +53,13 @@ enum Error {
     #[error(transparent)]
     Migrate(#[from] migrate::Error),
     #[error(transparent)]
+    Bot(#[from] bot::Error),
+    #[error(transparent)]
     Sign(#[from] auth::SignError),
     #[error(transparent)]
     Stopped(#[from] lifecycle::Failure),
+    #[error(transparent)]
+    Doctor(#[from] doctor::Error),
     #[error(transparent)]
     Dev(#[from] dev::Error),
     #[error(transparent)]
@@ -76,6 +86,8 @@ pub fn main() -> ExitCode {
         Command::Serve(arguments) => serve::run(arguments),
         Command::Migrate(arguments) => migrate::command(arguments),
         Command::Token(arguments) => token::run(arguments),
+        Command::Bot(arguments) => bot::run(arguments),
+        Command::Doctor(arguments) => doctor::run(arguments),
         Command::Dev(arguments) => dev::run(arguments),
         Command::Health(arguments) => health::run(arguments),
     };

@@ -4,6 +4,7 @@
 //! `docs/configuration.md` all follow from it. [`Sources::load`] reports everything that is wrong at once, before anything
 //! else of the program starts. Nothing but this module reads the environment.
 
+mod issuers;
 mod parse;
 mod sources;
 pub mod table;
@@ -11,10 +12,14 @@ pub mod table;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+pub use issuers::Issuer;
 pub use parse::duration as parse_duration;
 pub use sources::{Flags, Sources};
+
+use crate::auth::KeySet;
 
 /// Everything that can be set, checked. `docs/configuration.md` says what each value is for.
 #[derive(Clone, Debug)]
@@ -38,9 +43,15 @@ pub struct Settings {
     pub jwt_secret: Secret,
     pub jwt_aud: Option<String>,
     pub jwt_iss: Option<String>,
+    pub jwt_leeway: Duration,
+    pub jwks: Option<Arc<KeySet>>,
+    pub jwks_url: Option<String>,
+    /// Others whose tokens are taken, each by its own rules: the list `[[issuer]]` of the file.
+    pub issuers: Vec<Issuer>,
 
     pub watch: Vec<String>,
     pub poll_interval: Duration,
+    pub recheck_interval: Duration,
     pub old_record: OldRecord,
     pub unauthorized_join: UnauthorizedJoin,
     pub presence_default: bool,

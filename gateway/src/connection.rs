@@ -1,15 +1,15 @@
 //! One socket: [`machine`] decides, [`task`] reads, writes and waits, [`authorize`] asks whether a join may be.
 
-mod authorize;
 mod channel;
 mod machine;
+mod sockets;
 mod task;
 
 use std::net::SocketAddr;
 
 use protocol::Version;
 
-pub use self::task::serve;
+pub use self::{sockets::Sockets, task::serve};
 
 /// How the socket was opened.
 pub struct Opened {

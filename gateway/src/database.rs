@@ -3,6 +3,7 @@
 //! tokio-postgres does not know every `sslmode` that libpq does, so `sslmode` and `sslrootcert` are taken out of the URL and
 //! carried out here. As in libpq, `prefer` and `require` encrypt without looking at the certificate.
 
+pub mod bot_keys;
 mod tls;
 
 use std::path::{Path, PathBuf};
@@ -23,6 +24,9 @@ const APPLICATION_NAME: &str = "tidings";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a request waits for a free connection of a pool before it is told to come again.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+const CATALOG_CONNECTIONS: u32 = 3;
+const CATALOG_TIMEOUT: &str = "30s";
 
 type Stream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
 /// What drives a [`Client`]; notifications arrive here.
@@ -122,6 +126,21 @@ pub fn pool(settings: &Settings) -> Result<PgPool, Error> {
     ]);
     Ok(PgPoolOptions::new()
         .max_connections(settings.database_connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .idle_timeout(Duration::from_secs(300))
+        .connect_lazy_with(options))
+}
+
+/// The pool for questions to the catalog. A posting that hangs must not keep anybody from joining, and reading the catalog may
+/// take longer than a client should wait.
+pub fn catalog_pool(settings: &Settings) -> Result<PgPool, Error> {
+    let options = pool_options(
+        settings.database_url.expose(),
+        settings.database_ssl_root_cert.as_deref(),
+    )?
+    .options([("statement_timeout", CATALOG_TIMEOUT), ("jit", "off")]);
+    Ok(PgPoolOptions::new()
+        .max_connections(CATALOG_CONNECTIONS)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .idle_timeout(Duration::from_secs(300))
         .connect_lazy_with(options))

@@ -5,14 +5,18 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::future::try_join_all;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::{
     authorizer::{Authorizer, Error},
     catalog::Catalog,
-    feed::{Batch, change::Change},
-    hub::{Hub, Survey, Verdicts},
+    feed::{
+        Batch,
+        change::{CATALOG, Change, Operation},
+    },
+    hub::{Before, Hub, Survey, Verdicts},
     metrics::names,
+    revocation::Revocation,
 };
 
 /// An outbox that is fuller than this makes the hub wait a little: a burst of changes should not count as a slow reader.
@@ -24,26 +28,104 @@ const BREATH: Duration = Duration::from_millis(2);
 const STRIDE: usize = 64;
 const RETRY: Duration = Duration::from_millis(250);
 
-/// Runs until the feed ends.
-pub async fn run(
-    mut batches: mpsc::Receiver<Batch>,
-    catalog: Arc<Catalog>,
-    authorizer: Arc<Authorizer>,
-    hub: Arc<Hub>,
-) {
-    while let Some(batch) = batches.recv().await {
-        know_tables(&catalog, &batch).await;
-        let survey = hub.survey(&batch);
+pub struct Dispatch {
+    pub catalog: Arc<Catalog>,
+    pub authorizer: Arc<Authorizer>,
+    pub hub: Arc<Hub>,
+    pub revocation: Revocation,
+    /// Rung when the catalog was found changed without a word in the log.
+    pub replan: Arc<Notify>,
+    /// For transactions of the present read that took rights away.
+    pub before: Before,
+}
+
+impl Dispatch {
+    /// Runs until the feed ends.
+    pub async fn run(mut self, mut batches: mpsc::Receiver<Batch>) {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.replan.notified() => self.replan().await,
+                batch = batches.recv() => match batch {
+                    Some(batch) => self.batch(&batch).await,
+                    None => return,
+                },
+            }
+        }
+    }
+
+    /// Delivers what comes before a control row under the rights before it, and the rest under those after it.
+    async fn batch(&mut self, batch: &Batch) {
+        know_tables(&self.catalog, &batch.changes).await;
+        for changes in batch
+            .changes
+            .chunk_by(|a, b| is_control(a) == is_control(b))
+        {
+            if changes.first().is_some_and(is_control) {
+                self.control(changes).await;
+            } else {
+                self.deliver(changes).await;
+            }
+        }
+        if !batch.more && !self.before.is_empty() {
+            self.before.clear();
+            self.hub.release();
+            self.revocation.doubts.notify_one();
+        }
+    }
+
+    async fn control(&mut self, changes: &[Change]) {
+        if changes.iter().any(|change| change.table == CATALOG) {
+            return self.replan().await;
+        }
+        let tables = self.catalog.tables();
+        for change in changes {
+            let before = match tables.depending_on(change.table) {
+                Some(depending) => self.hub.doubt(depending, change.values()),
+                // From before a trigger was made anew: it is not known what rests on it.
+                None => self
+                    .hub
+                    .doubt(&tables.ids().collect::<Vec<_>>(), std::iter::empty()),
+            };
+            let known = self.before.entry(change.xid).or_default();
+            for (table, since) in before {
+                known.entry(table).or_insert(since);
+            }
+        }
+    }
+
+    /// The catalog has changed: nothing is delivered until every subscription has been admitted under what it says now.
+    async fn replan(&self) {
+        metrics::counter!(names::REPLANS).increment(1);
+        while let Err(error) = self.catalog.sync().await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the catalog has changed and cannot be read; changes wait until it can be"
+            );
+            tokio::time::sleep(RETRY).await;
+        }
+        self.authorizer.forget();
+        let tables = self.catalog.tables();
+        self.hub.replan(tables.ids());
+        self.revocation.settle_stale().await;
+    }
+
+    async fn deliver(&self, batch: &[Change]) {
+        let survey = self.hub.survey(batch, &self.before);
         let verdicts = if survey.is_empty() {
             Verdicts::default()
         } else {
-            answer(&catalog, &authorizer, survey, &batch).await
+            answer(&self.catalog, &self.authorizer, survey, batch).await
         };
-        let tables = catalog.tables();
+        let tables = self.catalog.tables();
         let mut patience = PATIENCE;
         let mut fullest = 0_f32;
         for (place, change) in batch.iter().enumerate() {
-            fullest = fullest.max(hub.deliver(&tables, change, place, &verdicts));
+            fullest =
+                fullest.max(
+                    self.hub
+                        .deliver(&tables, change, place, &verdicts, &self.before),
+                );
             if (place + 1).is_multiple_of(STRIDE) {
                 if fullest > FULL && !patience.is_zero() {
                     tokio::time::sleep(BREATH).await;
@@ -55,6 +137,10 @@ pub async fn run(
             }
         }
     }
+}
+
+fn is_control(change: &Change) -> bool {
+    change.operation == Operation::Control
 }
 
 /// A table that was watched a moment ago may have changes before the catalog was read anew.

@@ -3,6 +3,7 @@
 //! Requests become calls of the other rooms; what those answer becomes a status and a body, and nowhere else. The paths come
 //! twice where clients know them twice: as a Supabase API gateway shows them, and as the server behind it does.
 
+mod admin;
 mod credentials;
 mod health;
 mod presence;
@@ -47,7 +48,8 @@ pub(crate) fn routes(app: Arc<App>) -> Router {
         .route("/api/ping", get(health::ping))
         .route("/realtime/v1/api/presence/{topic}", get(presence::handle))
         .route("/api/presence/{topic}", get(presence::handle))
-        .route("/rest/v1/{table}", post(rest::handle))
+        .merge(rest::routes())
+        .route("/admin/v1/disconnect", post(admin::disconnect))
         .route("/livez", get(health::live))
         .route("/healthcheck", get(health::live))
         .route("/readyz", get(health::ready))
@@ -59,7 +61,15 @@ pub(crate) fn routes(app: Arc<App>) -> Router {
 pub(crate) fn finish(routes: Router) -> Router {
     let cors = CorsLayer::new()
         .allow_origin(Any)
-        .allow_methods([Method::GET, Method::POST, Method::OPTIONS])
+        // Also those that nothing here takes: a browser then shows the answer that says so.
+        .allow_methods([
+            Method::GET,
+            Method::POST,
+            Method::PATCH,
+            Method::PUT,
+            Method::DELETE,
+            Method::OPTIONS,
+        ])
         // `*` would leave out `authorization`; no cookie is ever looked at, so any header may come.
         .allow_headers(AllowHeaders::mirror_request())
         .expose_headers([

@@ -20,7 +20,12 @@ use self::{change::Change, reader::Reader};
 use crate::{database, metrics::names};
 
 /// Changes that were read together, in order.
-pub type Batch = Vec<Change>;
+#[derive(Debug, Default)]
+pub struct Batch {
+    pub changes: Vec<Change>,
+    /// The read goes on: the next batch may have more of the same transactions.
+    pub more: bool,
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

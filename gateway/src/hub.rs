@@ -10,6 +10,7 @@ pub mod filter;
 mod group;
 mod index;
 pub mod outbox;
+mod rights;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,10 +18,12 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Instant,
 };
 
 use protocol::Version;
 
+pub use self::rights::{Before, Unit};
 use self::{
     columns::ColumnSet,
     encode::Encoder,
@@ -28,8 +31,10 @@ use self::{
     group::{Group, GroupKey, Member},
     index::Index,
     outbox::{Frame, Outbox},
+    rights::Rights,
 };
 use crate::{
+    admission::Wanted,
     auth::Principal,
     authorizer::{Answers, Questions, Reads, Scope},
     catalog::{TableId, Tables},
@@ -52,7 +57,7 @@ impl Events {
             Operation::Insert => self.insert,
             Operation::Update => self.update,
             Operation::Delete => self.delete,
-            Operation::Truncate => false,
+            Operation::Truncate | Operation::Control => false,
         }
     }
 }
@@ -78,7 +83,27 @@ pub struct Subscription {
     pub bindings: Vec<BoundBinding>,
     pub principal: Arc<Principal>,
     pub outbox: Arc<Outbox>,
+    /// From which the bindings were made, and can be made again.
+    pub wanted: Wanted,
+    /// When its verdicts were asked for, or earlier.
+    pub verified: Moment,
 }
+
+/// A moment of the hub's clock, which ticks when rights may have changed.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    tick: u64,
+    at: Instant,
+}
+
+impl Moment {
+    pub fn tick(self) -> u64 {
+        self.tick
+    }
+}
+
+/// The catalog has changed since the bindings were made.
+pub struct Outdated(pub Subscription);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SubscriptionId(u64);
@@ -103,6 +128,7 @@ struct State {
     index: Index,
     /// Where a subscription is: its group.
     subscriptions: HashMap<SubscriptionId, usize>,
+    rights: Rights,
     next_group: usize,
 }
 
@@ -174,8 +200,18 @@ impl Hub {
         &self,
         subscription: Subscription,
         replaced: Option<SubscriptionId>,
-        greeting: Vec<Frame>,
-    ) {
+        greeting: &[Frame],
+    ) -> Result<(), Box<Outdated>> {
+        let mut state = self.state();
+        if state.rights.is_outdated(subscription.verified) {
+            return Err(Box::new(Outdated(subscription)));
+        }
+        if let Some(replaced) = replaced {
+            state.remove(replaced);
+        }
+        for frame in greeting {
+            subscription.outbox.push(frame.clone());
+        }
         let Subscription {
             id,
             topic,
@@ -183,40 +219,24 @@ impl Hub {
             bindings,
             principal,
             outbox,
+            wanted,
+            verified,
         } = subscription;
-        let key = GroupKey {
-            topic,
-            version,
-            bindings,
-        };
-        let mut state = self.state();
-        let state = &mut *state;
-        if let Some(replaced) = replaced {
-            state.remove(replaced);
-        }
-        let group = match state.by_key.get(&key) {
-            Some(group) => *group,
-            None => {
-                state.next_group += 1;
-                let group = state.next_group;
-                state.index.insert(group, &key.bindings);
-                state.by_key.insert(key.clone(), group);
-                state.groups.insert(group, Group::new(key));
-                metrics::gauge!(names::GROUPS).increment(1);
-                group
-            }
-        };
-        state.subscriptions.insert(id, group);
-        for frame in greeting {
-            outbox.push(frame);
-        }
-        if let Some(group) = state.groups.get_mut(&group) {
-            group.insert(Member {
+        state.insert(
+            GroupKey {
+                topic,
+                version,
+                bindings,
+            },
+            Member {
                 id,
                 principal,
                 outbox,
-            });
-        }
+                wanted,
+                verified,
+            },
+        );
+        Ok(())
     }
 
     /// Ends a subscription. One that has ended already stays so.
@@ -225,16 +245,14 @@ impl Hub {
     }
 
     /// What must be asked before these changes can be delivered.
-    pub fn survey(&self, batch: &[Change]) -> Survey {
+    pub fn survey(&self, batch: &[Change], before: &Before) -> Survey {
         let state = self.state();
         let mut survey = Survey::default();
-        if !state.index.needs_answers() {
-            return survey;
-        }
         for (place, change) in batch.iter().enumerate() {
             let Some(image) = change.image() else {
                 continue;
             };
+            let stale_since = state.rights.stale_since(change, before);
             for (group, binding) in state.index.candidates(change.table, image) {
                 let Some(group) = state.groups.get(&group) else {
                     continue;
@@ -253,16 +271,23 @@ impl Hub {
                         places.push(place);
                     }
                 }
-                if binding.scope == Scope::PerRow {
-                    for principal in group.principals() {
-                        let places = survey
-                            .questions
-                            .entry((change.table, principal.clone()))
-                            .or_default();
-                        if places.last() != Some(&place) {
-                            places.push(place);
-                        }
+                let mut ask = |principal: &Arc<Principal>| {
+                    let places = survey
+                        .questions
+                        .entry((change.table, principal.clone()))
+                        .or_default();
+                    if places.last() != Some(&place) {
+                        places.push(place);
                     }
+                };
+                if binding.scope == Scope::PerRow {
+                    group.principals().for_each(&mut ask);
+                } else if group.oldest_tick() < stale_since {
+                    let stale = group
+                        .members()
+                        .iter()
+                        .filter(|member| member.verified.tick < stale_since);
+                    stale.for_each(|member| ask(&member.principal));
                 }
             }
         }
@@ -277,6 +302,7 @@ impl Hub {
         change: &Change,
         place: usize,
         verdicts: &Verdicts,
+        before: &Before,
     ) -> f32 {
         let (Some(table), Some(image)) = (tables.get(change.table), change.image()) else {
             return 0.0;
@@ -297,6 +323,7 @@ impl Hub {
         hits.sort_unstable();
         hits.dedup();
 
+        let stale_since = state.rights.stale_since(change, before);
         let mut encoded = self.encoder.change(table, change);
         let mut fullest = 0_f32;
         let mut deliveries = 0;
@@ -327,7 +354,8 @@ impl Hub {
             for (columns, ids, _) in by_columns {
                 let frame = Frame::text(encoded.frame(&group.key, columns, &ids));
                 for member in group.members() {
-                    if decided || verdicts.may_see(change.table, &member.principal, place) {
+                    let trusted = decided && member.verified.tick >= stale_since;
+                    if trusted || verdicts.may_see(change.table, &member.principal, place) {
                         fullest = fullest.max(member.outbox.push(frame.clone()));
                         deliveries += 1;
                     }
@@ -344,20 +372,57 @@ impl Hub {
 }
 
 impl State {
-    fn remove(&mut self, id: SubscriptionId) {
-        let Some(place) = self.subscriptions.remove(&id) else {
-            return;
+    fn insert(&mut self, key: GroupKey, member: Member) {
+        let place = match self.by_key.get(&key) {
+            Some(place) => *place,
+            None => {
+                self.next_group += 1;
+                self.index.insert(self.next_group, &key.bindings);
+                self.by_key.insert(key.clone(), self.next_group);
+                self.groups.insert(self.next_group, Group::new(key));
+                metrics::gauge!(names::GROUPS).increment(1);
+                self.next_group
+            }
         };
-        let Some(group) = self.groups.get_mut(&place) else {
-            return;
-        };
-        group.remove(id);
+        self.subscriptions.insert(member.id, place);
+        if let Some(group) = self.groups.get_mut(&place) {
+            group.insert(member);
+        }
+    }
+
+    fn remove(&mut self, id: SubscriptionId) -> Option<Member> {
+        let place = self.subscriptions.remove(&id)?;
+        let group = self.groups.get_mut(&place)?;
+        let member = group.remove(id);
         if group.is_empty()
             && let Some(group) = self.groups.remove(&place)
         {
             self.by_key.remove(&group.key);
             self.index.remove(place, &group.key.bindings);
             metrics::gauge!(names::GROUPS).decrement(1);
+        }
+        member
+    }
+
+    /// Gives a subscription the bindings that it was admitted with now. One that has ended meanwhile stays so.
+    fn rebind(&mut self, id: SubscriptionId, bindings: &[BoundBinding], verified: Moment) {
+        let Some(group) = self
+            .subscriptions
+            .get(&id)
+            .and_then(|place| self.groups.get_mut(place))
+        else {
+            return;
+        };
+        if group.key.bindings == bindings {
+            group.verify(id, verified);
+            return;
+        }
+        let key = GroupKey {
+            bindings: bindings.to_vec(),
+            ..group.key.clone()
+        };
+        if let Some(member) = self.remove(id) {
+            self.insert(key, Member { verified, ..member });
         }
     }
 }

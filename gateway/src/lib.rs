@@ -1,5 +1,6 @@
 //! Tidings: a realtime websocket chat gateway for PostgreSQL.
 
+pub mod admission;
 pub mod app;
 pub mod auth;
 pub mod authorizer;
@@ -16,5 +17,6 @@ pub mod hub;
 pub mod lifecycle;
 pub mod metrics;
 pub mod posting;
+pub mod revocation;
 pub mod telemetry;
 pub mod topics;

@@ -82,8 +82,16 @@ metrics! {
         "Broadcasts accepted, by where they came from.";
     Counter BROADCASTS_OUT = "tidings_broadcasts_out_total" [""]
         "Broadcasts handed to channels: one broadcast to a hundred channels counts a hundred.";
+    Counter REVOCATIONS = "tidings_revocations_total" [""]
+        "Subscriptions ended because access was taken away; equal ones of one principal count once.";
+    Counter REPLANS = "tidings_replans_total" [""]
+        "How often policies, grants, functions or columns changed, and every subscription was admitted anew.";
     Counter POSTS = "tidings_posts_total" ["result"]
         "Inserts over HTTP, by result. One request counts once, however many rows it brings.";
+    Counter JWKS_FETCHES = "tidings_jwks_fetches_total" ["result"]
+        "Key sets fetched from issuers, or not, by result.";
+    Counter BOT_KEY_FAILURES = "tidings_bot_key_failures_total" [""]
+        "How often the keys of bots could not be read from the database. Those that are known stay good.";
     Counter HTTP_REQUESTS = "tidings_http_requests_total" ["route, status"]
         "HTTP requests answered, by route and status. A handshake that became a socket has status 101.";
 }

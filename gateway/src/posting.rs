@@ -15,6 +15,17 @@ use crate::auth::Principal;
 /// Beside the statement's own limit: to get a connection, and for a database that has vanished.
 const SLACK: Duration = Duration::from_secs(6);
 
+/// $4: the columns to answer with. What [`Returning::Columns`] adds relies on the name `inserted` that the statement gives the
+/// new row. It reads these columns and no other, so that a right to SELECT them is enough.
+const STATEMENT: &str = "
+    select tidings.insert_statement($1::oid::regclass, $2, $3)
+        || coalesce(
+            ' returning (select pg_catalog.row_to_json(picked) from (select '
+            || (select string_agg('inserted.' || quote_ident(name), ', ' order by place)
+                  from unnest($4::text[]) with ordinality as selected (name, place))
+            || ') as picked)',
+            '')";
+
 /// One row to insert: the JSON object as it came, and which of its keys are columns to write. Columns that are not named
 /// get their default; named ones that the object lacks get null.
 pub struct NewRow<'a> {
@@ -35,6 +46,8 @@ pub enum Error {
     },
     #[error("the role of the token cannot be used here")]
     Role(#[source] sqlx::Error),
+    #[error("the role of the token is a superuser, which no token may name")]
+    Superuser,
     #[error("no database connection became free in time: try again")]
     Busy,
     #[error("the database took too long: try again with less, or raise statement_timeout")]
@@ -54,10 +67,38 @@ pub async fn insert(
     returning: bool,
     statement_timeout: Duration,
 ) -> Result<Vec<Box<RawValue>>, Error> {
+    let returning = match returning {
+        true => Returning::Row,
+        false => Returning::Nothing,
+    };
     let work = insert_in_time(pool, principal, table, rows, returning, statement_timeout);
     tokio::time::timeout(statement_timeout + SLACK, work)
         .await
         .unwrap_or(Err(Error::Slow))
+}
+
+/// The same, returning only `selected`, which are names of columns and at least one; only these need a right to be read.
+pub(crate) async fn insert_selecting(
+    pool: &PgPool,
+    principal: &Principal,
+    table: u32,
+    rows: &[NewRow<'_>],
+    selected: &[String],
+    statement_timeout: Duration,
+) -> Result<Vec<Box<RawValue>>, Error> {
+    let returning = Returning::Columns(selected);
+    let work = insert_in_time(pool, principal, table, rows, returning, statement_timeout);
+    tokio::time::timeout(statement_timeout + SLACK, work)
+        .await
+        .unwrap_or(Err(Error::Slow))
+}
+
+/// What of the stored rows is read back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Returning<'a> {
+    Nothing,
+    Row,
+    Columns(&'a [String]),
 }
 
 async fn insert_in_time(
@@ -65,9 +106,13 @@ async fn insert_in_time(
     principal: &Principal,
     table: u32,
     rows: &[NewRow<'_>],
-    returning: bool,
+    returning: Returning<'_>,
     statement_timeout: Duration,
 ) -> Result<Vec<Box<RawValue>>, Error> {
+    let selected: &[String] = match returning {
+        Returning::Columns(selected) => selected,
+        Returning::Nothing | Returning::Row => &[],
+    };
     let begun = tokio::time::Instant::now();
     let mut transaction = pool.begin().await?;
 
@@ -80,14 +125,13 @@ async fn insert_in_time(
         let index = match known {
             Some(index) => index,
             None => {
-                let statement: String = sqlx::query_scalar(
-                    "select tidings.insert_statement($1::oid::regclass, $2, $3)",
-                )
-                .bind(Oid(table))
-                .bind(&row.columns)
-                .bind(returning)
-                .fetch_one(&mut *transaction)
-                .await?;
+                let statement: String = sqlx::query_scalar(STATEMENT)
+                    .bind(Oid(table))
+                    .bind(&row.columns)
+                    .bind(returning == Returning::Row)
+                    .bind(selected)
+                    .fetch_one(&mut *transaction)
+                    .await?;
                 statements.push(statement);
                 shapes.push(&row.columns);
                 statements.len() - 1
@@ -106,7 +150,7 @@ async fn insert_in_time(
         }
         let statement = AssertSqlSafe(statements[index].clone());
         let arguments = !row.columns.is_empty();
-        if returning {
+        if returning != Returning::Nothing {
             let query = sqlx::query_scalar::<_, Json<Box<RawValue>>>(statement);
             let query = match arguments {
                 true => query.bind(JsonText(row.json.get())),
@@ -144,7 +188,7 @@ async fn become_principal(
     principal: &Principal,
 ) -> Result<(), Error> {
     let become_local = include_str!("../../migrations/statements/become_local.sql");
-    sqlx::query(become_local)
+    let became = sqlx::query(become_local)
         .bind(&*principal.role)
         .bind(&*principal.claims)
         .bind(&*principal.subject)
@@ -159,7 +203,10 @@ async fn become_principal(
             }
             _ => Error::from(error),
         })?;
-    Ok(())
+    match became.rows_affected() {
+        1 => Ok(()),
+        _ => Err(Error::Superuser),
+    }
 }
 
 impl From<sqlx::Error> for Error {

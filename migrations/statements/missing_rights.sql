@@ -13,7 +13,7 @@ select problem, mend from (
   select format('login %s may not become %s', login.name, wanted),
          format('grant %I to %I', wanted, login.name)
     from login, unnest(array['anon', 'authenticated', 'service_role']) wanted
-   where to_regrole(wanted) is not null and not pg_has_role(login.name, wanted, 'MEMBER')
+   where to_regrole(wanted) is not null and not pg_has_role(login.name, wanted, case when current_setting('server_version_num')::int >= 160000 then 'SET' else 'MEMBER' end)
   union all
   select format('login %s may not call the functions of schema tidings', login.name),
          format('grant tidings_gateway to %I', login.name)

@@ -18,6 +18,13 @@ select problem, mend from (
     from login
    where to_regrole('service_role') is null and not login.rolsuper and not login.rolbypassrls
   union all
+  -- Who migrates becomes a member of each role. Up to version 15 CREATEROLE is enough to grant oneself one that exists.
+  select format('login %s is not a member of role %s', login.name, wanted),
+         format('grant %I to %I', wanted, login.name)
+    from login, unnest(array['anon', 'authenticated', 'service_role', 'tidings_gateway', 'tidings_capture']) wanted
+   where to_regrole(wanted) is not null and not login.rolsuper and not pg_has_role(login.name, wanted, 'MEMBER')
+     and not (login.rolcreaterole and current_setting('server_version_num')::integer < 160000)
+  union all
   select format('login %s is not the owner of schema tidings', login.name),
          format('run tidings migrate as %s', pg_get_userbyid(n.nspowner))
     from login, pg_namespace n

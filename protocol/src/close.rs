@@ -20,6 +20,8 @@ pub const RESTART: u16 = 1012;
 /// The client did not read as fast as messages came for it. Nothing was skipped in what it got before; it should connect
 /// again and resume from its last cursor. The number is our own, from the range for private use.
 pub const SLOW_READER: u16 = 4008;
+/// An operator has disconnected this user. From the range for private use.
+pub const DISCONNECTED: u16 = 4009;
 
 /// The largest message a client may send.
 pub const MAX_MESSAGE_BYTES: usize = 5_000_000;

@@ -4,9 +4,10 @@ use std::{collections::HashMap, sync::Arc};
 
 use sqlx::{PgPool, Row, types::Json};
 
+use super::lane::Asking;
 use crate::catalog::Table;
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Access {
     pub table: Arc<Table>,
     pub role: Box<str>,
@@ -18,6 +19,8 @@ pub struct Access {
     pub reads: Arc<Reads>,
     /// Evaluates the policies. None where they do not apply, or where there is none that could allow.
     pub statement: Option<Arc<str>>,
+    /// What the statement needs first, and what must be undone after it.
+    pub definition: Option<Arc<str>>,
     /// For columns that refer to another table under row-level security: says whether the principal sees the row there.
     pub parents: HashMap<Box<str>, Arc<str>>,
 }
@@ -30,6 +33,15 @@ pub enum Reads {
 }
 
 impl Access {
+    /// How the policies are asked about a row.
+    pub(super) fn asking(&self) -> Option<Asking> {
+        let statement = self.statement.clone()?;
+        Some(Asking {
+            statement,
+            definition: self.definition.clone(),
+        })
+    }
+
     pub(super) async fn load(
         pool: &PgPool,
         table: &Arc<Table>,
@@ -56,6 +68,7 @@ impl Access {
                 Reads::Columns(reads.into_iter().map(Into::into).collect())
             })),
             statement: row.get::<Option<String>, _>("statement").map(Into::into),
+            definition: row.get::<Option<String>, _>("definition").map(Into::into),
             parents: parents.map(|parents| parents.0).unwrap_or_default(),
         })
     }

@@ -45,8 +45,16 @@ pub(super) enum Error {
     Refused(#[source] tokio_postgres::Error),
 }
 
+/// How a question is put.
+#[derive(Debug, Clone)]
+pub(super) struct Asking {
+    pub(super) statement: Arc<str>,
+    /// What the statement needs first. It is undone with the transaction that asks.
+    pub(super) definition: Option<Arc<str>>,
+}
+
 struct Question {
-    statement: Arc<str>,
+    asking: Asking,
     /// None: asked as the gateway itself.
     principal: Option<Arc<Principal>>,
     rows: Vec<Box<str>>,
@@ -122,12 +130,12 @@ impl Lanes {
 
     pub(super) async fn ask(
         &self,
-        statement: Arc<str>,
+        asking: Asking,
         principal: Arc<Principal>,
         rows: Vec<Box<str>>,
     ) -> Result<Vec<bool>, Error> {
         metrics::counter!(names::VERDICT_QUERIES).increment(1);
-        put(&self.principals, statement, Some(principal), rows).await
+        put(&self.principals, asking, Some(principal), rows).await
     }
 
     pub(super) async fn matches(
@@ -135,18 +143,26 @@ impl Lanes {
         statement: Arc<str>,
         rows: Vec<Box<str>>,
     ) -> Result<Vec<bool>, super::Error> {
-        put(&self.filters, statement, None, rows)
-            .await
-            .map_err(|error| match error {
-                Error::Unavailable(source) => super::Error::Unavailable(source),
-                Error::Refused(source) => super::Error::Unavailable(Some(source.into())),
-            })
+        put(
+            &self.filters,
+            Asking {
+                statement,
+                definition: None,
+            },
+            None,
+            rows,
+        )
+        .await
+        .map_err(|error| match error {
+            Error::Unavailable(source) => super::Error::Unavailable(source),
+            Error::Refused(source) => super::Error::Unavailable(Some(source.into())),
+        })
     }
 }
 
 async fn put(
     queue: &async_queue::Queue<Question>,
-    statement: Arc<str>,
+    asking: Asking,
     principal: Option<Arc<Principal>>,
     rows: Vec<Box<str>>,
 ) -> Result<Vec<bool>, Error> {
@@ -155,7 +171,7 @@ async fn put(
         queue
             .0
             .send(Question {
-                statement,
+                asking,
                 principal,
                 rows,
                 answer,
@@ -182,16 +198,22 @@ impl Lane {
             match self.database.connect().await {
                 Ok((client, connection)) => {
                     // The connection's task ends with the client.
-                    let driver = tokio::spawn(connection);
-                    let served = self.serve(&client).await;
-                    driver.abort();
-                    match served {
-                        Ok(()) => return,
-                        Err(error) => tracing::debug!(
-                            error = &error as &dyn std::error::Error,
-                            "a lane of the authorizer lost the database"
-                        ),
+                    let mut driver = tokio::spawn(connection);
+                    // A lane that waits for questions notices by its driver that the connection is gone, and not by the
+                    // first question, which would be answered in vain.
+                    tokio::select! {
+                        served = self.serve(&client) => match served {
+                            Ok(()) => return,
+                            Err(error) => tracing::debug!(
+                                error = &error as &dyn std::error::Error,
+                                "a lane of the authorizer lost the database"
+                            ),
+                        },
+                        _ = &mut driver => {
+                            tracing::debug!("a lane of the authorizer lost the database");
+                        }
                     }
+                    driver.abort();
                     retry = FIRST_RETRY;
                 }
                 Err(error) => {
@@ -223,7 +245,11 @@ impl Lane {
             waiting.sort_by(|a, b| role(a).cmp(role(b)));
             let mut ready = Vec::with_capacity(waiting.len());
             for question in waiting.drain(..) {
-                if let Some(statement) = prepared.get(&question.statement) {
+                if let Some(definition) = question.asking.definition.clone() {
+                    ask_defined(client, &as_principal, &definition, question).await;
+                    continue;
+                }
+                if let Some(statement) = prepared.get(&question.asking.statement) {
                     ready.push((statement.clone(), question));
                     continue;
                 }
@@ -231,14 +257,14 @@ impl Lane {
                 // the schemas that its policies use.
                 let statement = async {
                     client.batch_execute("reset role").await?;
-                    client.prepare(&question.statement).await
+                    client.prepare(&question.asking.statement).await
                 };
                 match statement.await {
                     Ok(statement) => {
                         if prepared.len() == PREPARED {
                             prepared.clear();
                         }
-                        prepared.insert(question.statement.clone(), statement.clone());
+                        prepared.insert(question.asking.statement.clone(), statement.clone());
                         ready.push((statement, question));
                     }
                     Err(error) => reply(question.answer, Err(verdict_error(error))),
@@ -255,6 +281,26 @@ impl Lane {
         }
         Ok(())
     }
+}
+
+/// Asks in a transaction of its own that leaves nothing behind.
+async fn ask_defined(
+    client: &Client,
+    as_principal: &Statement,
+    definition: &str,
+    question: Question,
+) {
+    let prepare = async {
+        client.batch_execute("begin; set local role none").await?;
+        client.batch_execute(definition).await?;
+        client.prepare(&question.asking.statement).await
+    };
+    match prepare.await {
+        Ok(statement) => ask(client, as_principal, statement, question).await,
+        Err(error) => reply(question.answer, Err(verdict_error(error))),
+    }
+    // If this fails the connection is broken, and the lane notices.
+    let _ = client.batch_execute("rollback").await;
 }
 
 fn role(question: &Question) -> &str {

@@ -44,19 +44,25 @@ fn claims(arguments: &Arguments, now: i64) -> Result<Map<String, Value>, String>
     if let Some(sub) = &arguments.sub {
         claims.insert("sub".to_owned(), Value::from(sub.as_str()));
     }
-    for claim in &arguments.claims {
+    add_claims(&mut claims, &arguments.claims)?;
+    Ok(claims)
+}
+
+/// Adds what was given as `--claim NAME=VALUE`.
+pub(super) fn add_claims(claims: &mut Map<String, Value>, given: &[String]) -> Result<(), String> {
+    for claim in given {
         let (name, value) = claim.split_once('=').ok_or_else(|| {
             format!("--claim {claim}: a name and a value are wanted, as in --claim team=7")
         })?;
         if claims.contains_key(name) {
             return Err(format!(
-                "--claim {name}: this claim is there already; --sub, --role and --expires-in set theirs"
+                "--claim {name}: this claim is there already, given twice or by a flag of its own"
             ));
         }
         let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
         claims.insert(name.to_owned(), value);
     }
-    Ok(claims)
+    Ok(())
 }
 
 #[cfg(test)]

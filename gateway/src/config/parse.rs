@@ -120,6 +120,14 @@ pub(super) fn database_url(text: &str) -> Result<(), String> {
         .map_err(|error| error.to_string())
 }
 
+/// A public key is known to everybody, and so would be what it signs.
+pub(super) fn shared_secret(text: &str) -> Result<&str, String> {
+    match text.trim_start().starts_with("-----BEGIN ") {
+        true => Err("this is a key pair's half and no secret: its public half, as a JWK, belongs into `jwks`".to_owned()),
+        false => Ok(text),
+    }
+}
+
 /// Whoever reads the result learns where the database is, and not the password.
 pub(super) fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use super::issuers::{self, Issuer};
 use super::table::{self, Default, Setting, TABLE};
 use super::{Error, LogFormat, OldRecord, Secret, Settings, UnauthorizedJoin, parse};
 
@@ -71,6 +72,7 @@ impl clap::FromArgMatches for Flags {
 #[derive(std::default::Default)]
 pub struct Sources {
     layers: Vec<Layer>,
+    issuers: Vec<Issuer>,
     problems: Vec<String>,
 }
 
@@ -182,6 +184,10 @@ impl Sources {
         };
         let mut values = BTreeMap::new();
         for (key, value) in parsed {
+            if key == issuers::KEY {
+                self.issuers = issuers::read(&value, path, &mut self.problems);
+                continue;
+            }
             let Some(setting) = table::find(&key) else {
                 let known = TABLE.iter().map(|setting| setting.name);
                 self.problems
@@ -211,9 +217,16 @@ impl Sources {
 
     /// The settings, or all that is wrong with them. `required` names those without which the command cannot work.
     pub fn load(&self, required: &[&str]) -> Result<Settings, Error> {
+        let other_keys = ["jwks", "jwks_url"].iter().any(|name| self.is_set(name));
+        let needs_no_secret = other_keys || !self.issuers.is_empty();
+        let required: Vec<&str> = required
+            .iter()
+            .copied()
+            .filter(|name| *name != "jwt_secret" || !needs_no_secret)
+            .collect();
         let mut reader = Reader {
             sources: self,
-            required,
+            required: &required,
             problems: self.problems.clone(),
         };
         let settings = reader.read();
@@ -249,6 +262,7 @@ impl Sources {
                 toml::Value::String(shown)
             ));
         }
+        page.extend(self.issuers.iter().map(Issuer::print));
         page
     }
 }
@@ -318,13 +332,23 @@ impl Reader<'_> {
             idle_timeout: self.duration("idle_timeout"),
             drain: self.duration("drain"),
             jwt_secret: Secret::new(
-                self.value("jwt_secret", |text| Ok(text.to_owned()))
+                self.value("jwt_secret", |text| parse::shared_secret(text).map(str::to_owned))
                     .unwrap_or_default(),
             ),
             jwt_aud: self.value("jwt_aud", |text| Ok(text.to_owned())),
             jwt_iss: self.value("jwt_iss", |text| Ok(text.to_owned())),
+            jwt_leeway: self
+                .value("jwt_leeway", |text| match parse::duration(text)? {
+                    leeway if leeway.as_secs() > 600 => Err("at most `10m` is wanted".to_owned()),
+                    leeway => Ok(leeway),
+                })
+                .unwrap_or_default(),
+            jwks: self.value("jwks", issuers::key_set),
+            jwks_url: self.value("jwks_url", issuers::key_set_url),
+            issuers: self.sources.issuers.clone(),
             watch: self.value("watch", parse::tables).unwrap_or_default(),
             poll_interval: self.duration("poll_interval"),
+            recheck_interval: self.duration("recheck_interval"),
             old_record: self
                 .value("old_record", |text| {
                     parse::choice(

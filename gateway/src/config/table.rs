@@ -122,7 +122,7 @@ pub static TABLE: &[Setting] = &[
     ),
     secret(
         "jwt_secret",
-        "The secret that signs the clients' tokens (HS256, HS384, HS512). Less than 32 bytes is accepted with a warning.",
+        "The secret that signs the clients' tokens (HS256, HS384, HS512). Less than 32 bytes is accepted with a warning. Not needed where `jwks`, `jwks_url` or an `[[issuer]]` is set.",
     ),
     setting(
         "jwt_aud",
@@ -135,6 +135,22 @@ pub static TABLE: &[Setting] = &[
         "If set, a token's `iss` must be exactly this.",
     ),
     setting(
+        "jwt_leeway",
+        Default::Value("0s"),
+        "How long after its `exp` a token is still good, for issuers whose clocks differ. At most 10m.",
+    ),
+    Setting {
+        name: "jwks",
+        default: Default::Unset,
+        secret: true,
+        meaning: "Keys that sign the clients' tokens with RS, PS, ES (256 to 512), EdDSA, or HS: a JWKS document `{\"keys\":[…]}`, or the path of a file with one.",
+    },
+    setting(
+        "jwks_url",
+        Default::Unset,
+        "The same, fetched from there (`https://…` or `http://…`): every ten minutes, and when a token names an unknown key. Symmetric keys in it are not used.",
+    ),
+    setting(
         "watch",
         Default::Value("public.chat_messages"),
         "Tables to watch once they exist, separated by commas, beside those that `tidings.watch()` and the publication `supabase_realtime` name. Without a schema, `public` is meant.",
@@ -143,6 +159,11 @@ pub static TABLE: &[Setting] = &[
         "poll_interval",
         Default::Value("1s"),
         "How often the change log is read although nothing was announced.",
+    ),
+    setting(
+        "recheck_interval",
+        Default::Value("30s"),
+        "How old a subscription's permission may become before it is asked for again, where the catalog cannot show what it rests on.",
     ),
     setting(
         "old_record",

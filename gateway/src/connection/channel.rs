@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use protocol::{ClientMessage, Config, Ref, UserBroadcast};
+use protocol::{ClientMessage, Ref, UserBroadcast};
 
 use crate::{
+    admission::Wanted,
     auth::Verified,
     hub::SubscriptionId,
     topics::{MemberId, TopicKey},
@@ -16,8 +17,7 @@ pub(super) struct Channel {
     pub(super) key: TopicKey,
     /// The join's `join_ref`, or its `ref` if that was null.
     pub(super) join_ref: Ref,
-    pub(super) config: Arc<Config>,
-    pub(super) ids: Arc<[u64]>,
+    pub(super) wanted: Wanted,
     pub(super) token: String,
     pub(super) verified: Verified,
     pub(super) member: MemberId,

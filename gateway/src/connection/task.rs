@@ -1,9 +1,9 @@
 //! The life of a socket: reads frames, carries out what the machine decides, writes what waits in the outbox.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{collections::HashSet, convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
 use futures::{FutureExt, SinkExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use protocol::{ClientFrame, close};
+use protocol::{ClientFrame, ClientMessage, close};
 use tokio::{
     net::TcpStream,
     time::{Instant, timeout},
@@ -19,15 +19,15 @@ use tokio_tungstenite::{
 
 use super::{
     Opened,
-    authorize::{Outcome, authorize},
-    machine::{Effect, Machine, Question, Rules},
+    machine::{Effect, Machine, Question, Rules, Subscribe},
 };
 use crate::{
+    admission::Outcome,
     app::App,
     auth::now_unix,
     hub::{
-        Subscription,
-        outbox::{Frame, Limits, Outbox},
+        Moment, Outdated, Subscription, SubscriptionId,
+        outbox::{Frame, Item, Limits, Outbox, Signal},
     },
     metrics::names,
     topics::{Broadcast, Member},
@@ -35,6 +35,8 @@ use crate::{
 
 /// How long a write may make no progress. A reader that is gone is noticed by its full outbox, too.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The pause before a subscription is admitted again whose bindings were outdated.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// How long the closing handshake may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The largest payload of a broadcast or a track (protocol §9).
@@ -51,6 +53,7 @@ enum End {
     Protocol,
     Encoding,
     Draining,
+    Disconnected,
 }
 
 impl End {
@@ -63,6 +66,7 @@ impl End {
             End::Protocol => "protocol",
             End::Encoding => "encoding",
             End::Draining => "draining",
+            End::Disconnected => "disconnected",
         }
     }
 
@@ -75,6 +79,7 @@ impl End {
             End::Protocol => (close::PROTOCOL_ERROR, "protocol error"),
             End::Encoding => (close::BAD_ENCODING, "text that is not UTF-8"),
             End::Draining => (close::RESTART, "the server restarts"),
+            End::Disconnected => (close::DISCONNECTED, "disconnected by an operator"),
         };
         Some(CloseFrame {
             code: CloseCode::from(code),
@@ -83,7 +88,31 @@ impl End {
     }
 }
 
-type Answer = (Arc<str>, u64, Outcome);
+/// What was learned about a subscription, and the moment before it was asked.
+enum Answer {
+    /// To a question of the machine.
+    Admitted {
+        topic: Arc<str>,
+        asked: u64,
+        outcome: Outcome,
+        verified: Moment,
+    },
+    /// A token's key is known now, or never will be.
+    Learned { message: ClientMessage, asked: u64 },
+    /// For a subscription whose bindings were outdated before it was made.
+    Again {
+        late: Box<Late>,
+        outcome: Outcome,
+        verified: Moment,
+    },
+}
+
+/// A subscription that waits to be made.
+struct Late {
+    subscription: Subscription,
+    replaced: Option<SubscriptionId>,
+    greeting: Vec<Frame>,
+}
 
 struct Connection<'a> {
     app: &'a Arc<App>,
@@ -92,6 +121,8 @@ struct Connection<'a> {
     machine: Machine<'a>,
     /// Joins that are being authorized.
     questions: FuturesUnordered<BoxFuture<'static, Answer>>,
+    /// Subscriptions among them that wait to be made, unless they end first.
+    late: HashSet<SubscriptionId>,
     channels: usize,
 }
 
@@ -114,12 +145,18 @@ pub async fn serve(app: Arc<App>, mut socket: WebSocketStream<TcpStream>, opened
         outbox: Arc::new(Outbox::new(limits)),
         machine: Machine::new(opened.version, opened.token, &app.verifier, rules),
         questions: FuturesUnordered::new(),
+        late: HashSet::new(),
         channels: 0,
     };
-    let end = connection.run(&mut socket).await;
+    let registered = app.sockets.register(&connection.outbox);
+    let end = match connection.run(&mut socket).await {
+        Err(end) => end,
+        Ok(never) => match never {},
+    };
     // What others see of it ends before the farewell, which may take a while.
+    drop(registered);
     connection.machine.close();
-    connection.carry_out();
+    connection.carry_out(None);
     metrics::counter!(names::CONNECTIONS_CLOSED, "reason" => end.label()).increment(1);
     tracing::debug!(remote = %opened.remote, reason = end.label(), "connection ended");
     if let Some(frame) = end.close_frame() {
@@ -136,12 +173,14 @@ pub async fn serve(app: Arc<App>, mut socket: WebSocketStream<TcpStream>, opened
 }
 
 impl Connection<'_> {
-    async fn run(&mut self, socket: &mut WebSocketStream<TcpStream>) -> End {
+    async fn run(&mut self, socket: &mut WebSocketStream<TcpStream>) -> Result<Infallible, End> {
         let outbox = self.outbox.clone();
         let draining = self.app.lifecycle.soft().clone();
         let idle_timeout = self.app.settings.idle_timeout;
         // A client may ask for as many joins as it may have channels; while more are open, nothing more is read from it.
         let most_questions = self.app.settings.max_channels;
+        // Keys of issuers go, and keys of bots are revoked.
+        let mut keys = self.app.verifier.changes();
         let mut frames = Vec::new();
         let mut idle = pin!(tokio::time::sleep(idle_timeout));
         let mut expiry = pin!(tokio::time::sleep(idle_timeout));
@@ -157,37 +196,43 @@ impl Connection<'_> {
             }
             tokio::select! {
                 biased;
-                () = draining.cancelled() => return End::Draining,
+                () = draining.cancelled() => return Err(End::Draining),
                 // What is to be written comes before what is read: a client that floods us must not delay its own answers.
                 taken = outbox.take(&mut frames) => {
                     if taken.is_err() {
-                        return End::SlowReader;
+                        return Err(End::SlowReader);
                     }
-                    if let Err(end) = write(socket, &outbox, &mut frames).await {
-                        return end;
+                    match write(socket, &outbox, &mut frames).await {
+                        Ok(signals) => {
+                            for signal in signals {
+                                self.signalled(signal)?;
+                            }
+                        }
+                        Err(end) => return Err(end),
                     }
                 }
-                Some((topic, asked, outcome)) = self.questions.next(), if !self.questions.is_empty() => {
-                    self.machine.authorized(&topic, asked, outcome, now_unix());
-                    self.carry_out();
-                }
+                Some(answer) = self.questions.next(), if !self.questions.is_empty() => self.answered(answer),
                 message = socket.next(), if self.questions.len() <= most_questions => {
                     idle.as_mut().reset(Instant::now() + idle_timeout);
                     match self.receive(message) {
-                        Ok(true) => self.carry_out(),
+                        Ok(true) => self.carry_out(None),
                         // A ping is answered when the socket is flushed.
                         Ok(false) => match timeout(WRITE_TIMEOUT, socket.flush()).await {
                             Ok(Ok(())) => {}
-                            _ => return End::Client,
+                            _ => return Err(End::Client),
                         },
-                        Err(end) => return end,
+                        Err(end) => return Err(end),
                     }
+                }
+                Ok(()) = keys.changed() => {
+                    self.machine.revalidate();
+                    self.carry_out(None);
                 }
                 () = expiry.as_mut(), if next_expiry.is_some() => {
                     self.machine.expire(now_unix());
-                    self.carry_out();
+                    self.carry_out(None);
                 }
-                () = idle.as_mut() => return End::Idle,
+                () = idle.as_mut() => return Err(End::Idle),
             }
         }
     }
@@ -223,29 +268,161 @@ impl Connection<'_> {
         Ok(true)
     }
 
-    /// Does what the machine has decided, in its order. Never waits.
-    fn carry_out(&mut self) {
+    fn signalled(&mut self, signal: Signal) -> Result<(), End> {
+        match signal {
+            Signal::Revoked(id) => self.machine.revoked(id),
+            Signal::Void(id, reason) => self.machine.void(id, &reason),
+            Signal::Disconnect(whom) => {
+                if self.machine.concerns(&whom, now_unix()) {
+                    return Err(End::Disconnected);
+                }
+            }
+        }
+        self.carry_out(None);
+        Ok(())
+    }
+
+    fn answered(&mut self, answer: Answer) {
+        match answer {
+            Answer::Admitted {
+                topic,
+                asked,
+                outcome,
+                verified,
+            } => {
+                self.machine.authorized(&topic, asked, outcome, now_unix());
+                self.carry_out(Some(verified));
+            }
+            Answer::Learned { message, asked } => {
+                self.machine.learned(message, asked, now_unix());
+                self.carry_out(None);
+            }
+            Answer::Again {
+                mut late,
+                outcome,
+                verified,
+            } => {
+                let id = late.subscription.id;
+                if !self.late.remove(&id) {
+                    return;
+                }
+                let ended = match outcome {
+                    Outcome::Bound(bindings) => {
+                        late.subscription.bindings = bindings;
+                        late.subscription.verified = verified;
+                        return self.subscribe(*late);
+                    }
+                    Outcome::Unavailable => return self.ask_again(*late),
+                    Outcome::Denied => Signal::Revoked(id),
+                    Outcome::Wrong(refusal) => Signal::Void(id, refusal.to_string().into()),
+                };
+                for frame in late.greeting {
+                    self.outbox.push(frame);
+                }
+                self.outbox.signal(ended);
+            }
+        }
+    }
+
+    fn subscribe(&mut self, late: Late) {
+        let Late {
+            subscription,
+            replaced,
+            greeting,
+        } = late;
+        if let Err(outdated) = self.app.hub.subscribe(subscription, replaced, &greeting) {
+            let Outdated(subscription) = *outdated;
+            self.ask_again(Late {
+                subscription,
+                replaced,
+                greeting,
+            });
+        }
+    }
+
+    /// The catalog has changed while the subscription was being admitted.
+    fn ask_again(&mut self, late: Late) {
+        self.late.insert(late.subscription.id);
+        let app = self.app.clone();
+        self.questions.push(
+            async move {
+                // Not at once: the database may have to recover first.
+                tokio::time::sleep(ASK_AGAIN).await;
+                let verified = app.hub.moment();
+                let outcome = app
+                    .admission
+                    .admit(
+                        &late.subscription.principal,
+                        &late.subscription.wanted,
+                        verified,
+                    )
+                    .await;
+                Answer::Again {
+                    late: Box::new(late),
+                    outcome,
+                    verified,
+                }
+            }
+            .boxed(),
+        );
+    }
+
+    /// Does what the machine has decided, in its order. Never waits. `verified`: when what it decides on was asked for.
+    fn carry_out(&mut self, verified: Option<Moment>) {
         for effect in self.machine.effects() {
             match effect {
                 Effect::Send(frame) => self.send(frame),
+                Effect::Learn {
+                    token,
+                    message,
+                    asked,
+                } => {
+                    let app = self.app.clone();
+                    self.questions.push(
+                        async move {
+                            app.verifier.learn(&token).await;
+                            Answer::Learned { message, asked }
+                        }
+                        .boxed(),
+                    );
+                }
                 Effect::Authorize(question) => {
                     self.questions.push(ask(self.app.clone(), question).boxed())
                 }
                 Effect::Subscribe(subscribe) => {
+                    let Subscribe {
+                        id,
+                        topic,
+                        bindings,
+                        principal,
+                        wanted,
+                        replaced,
+                        greeting,
+                    } = subscribe;
+                    if let Some(replaced) = replaced {
+                        self.late.remove(&replaced);
+                    }
                     let subscription = Subscription {
-                        id: subscribe.id,
-                        topic: subscribe.topic,
+                        id,
+                        topic,
                         version: self.version,
-                        bindings: subscribe.bindings,
-                        principal: subscribe.principal,
+                        bindings,
+                        principal,
                         outbox: self.outbox.clone(),
+                        wanted,
+                        verified: verified.unwrap_or_else(|| self.app.hub.moment()),
                     };
-                    let greeting = subscribe.greeting.into_iter().map(Frame::text).collect();
-                    self.app
-                        .hub
-                        .subscribe(subscription, subscribe.replaced, greeting);
+                    let greeting = greeting.into_iter().map(Frame::text).collect();
+                    self.subscribe(Late {
+                        subscription,
+                        replaced,
+                        greeting,
+                    });
                 }
-                Effect::Unsubscribe(id) => self.app.hub.unsubscribe(id),
+                Effect::Unsubscribe(id) => {
+                    self.late.remove(&id);
+                    self.app.hub.unsubscribe(id);
+                }
                 Effect::Enter { key, id, entrance } => {
                     let member = Member {
                         topic: entrance.topic,
@@ -292,38 +469,43 @@ impl Connection<'_> {
 }
 
 async fn ask(app: Arc<App>, question: Question) -> Answer {
-    let outcome = authorize(
-        &app,
-        &question.principal,
-        &question.config.bindings,
-        &question.ids,
-    )
-    .await;
-    (question.topic, question.asked, outcome)
+    let Question {
+        topic,
+        asked,
+        principal,
+        wanted,
+    } = question;
+    let verified = app.hub.moment();
+    let outcome = app.admission.admit(&principal, &wanted, verified).await;
+    Answer::Admitted {
+        topic,
+        asked,
+        outcome,
+        verified,
+    }
 }
 
-/// Writes all frames with as few system calls as they fit into.
+/// Writes all frames with as few system calls as they fit into. Returns the signals among them.
 async fn write(
     socket: &mut WebSocketStream<TcpStream>,
     outbox: &Outbox,
-    frames: &mut Vec<Frame>,
-) -> Result<(), End> {
-    let count = frames.len() as u64;
-    let mut bytes = 0;
+    items: &mut Vec<Item>,
+) -> Result<Vec<Signal>, End> {
+    let mut signals = Vec::new();
+    let (mut count, mut bytes) = (0, 0);
     let writing = async {
-        for frame in frames.drain(..) {
-            bytes += match frame {
-                Frame::Text(text) => {
-                    let length = text.len();
-                    socket.feed(Message::Text(text)).await?;
-                    length
-                }
-                Frame::Binary(binary) => {
-                    let length = binary.len();
-                    socket.feed(Message::Binary(binary)).await?;
-                    length
+        for item in items.drain(..) {
+            let message = match item {
+                Item::Frame(Frame::Text(text)) => Message::Text(text),
+                Item::Frame(Frame::Binary(binary)) => Message::Binary(binary),
+                Item::Signal(signal) => {
+                    signals.push(signal);
+                    continue;
                 }
             };
+            count += 1;
+            bytes += message.len();
+            socket.feed(message).await?;
         }
         socket.flush().await
     };
@@ -332,11 +514,11 @@ async fn write(
         written = timeout(WRITE_TIMEOUT, writing) => written,
         () = outbox.overflowed() => return Err(End::SlowReader),
     };
-    frames.shrink_to(64);
+    items.shrink_to(64);
     metrics::counter!(names::FRAMES_OUT).increment(count);
     metrics::counter!(names::BYTES_OUT).increment(bytes as u64);
     match written {
-        Ok(Ok(())) => Ok(()),
+        Ok(Ok(())) => Ok(signals),
         Ok(Err(_)) => Err(End::Client),
         Err(_) => Err(End::SlowReader),
     }

@@ -37,7 +37,7 @@ pub(super) async fn sessions(
     State(demo): State<Demo>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    let verified = edge::authenticate(&demo.app, &headers)?;
+    let verified = edge::authenticate(&demo.app, &headers).await?;
     let sessions = sqlx::query_scalar(include_str!("../../demo/sessions.sql"))
         .bind(&*verified.principal.subject)
         .fetch_one(&demo.app.pool)
@@ -57,7 +57,7 @@ pub(super) async fn messages(
     Query(wanted): Query<Wanted>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    let verified = edge::authenticate(&demo.app, &headers)?;
+    let verified = edge::authenticate(&demo.app, &headers).await?;
     let read = async {
         let mut transaction = posting::begin_as(&demo.app.pool, &verified.principal).await?;
         let messages = match &wanted.after {

@@ -35,7 +35,7 @@ pub(super) async fn handle(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Refusal> {
-    let verified = edge::authenticate(&demo.app, &headers)?;
+    let verified = edge::authenticate(&demo.app, &headers).await?;
     let question: Question = serde_json::from_slice(&body).map_err(|_| {
         Refusal::new(
             StatusCode::BAD_REQUEST,

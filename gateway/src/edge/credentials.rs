@@ -4,18 +4,21 @@ use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 
 use crate::app::App;
-use crate::auth::{TokenError, Verified, now_unix};
+use crate::auth::{TokenError, Verified};
 
 use super::Refusal;
 
-/// Who sends this request: the token of `Authorization: Bearer`, else of the header `apikey`.
-pub(crate) fn authenticate(app: &App, headers: &HeaderMap) -> Result<Verified, Refusal> {
+/// Who sends this request: the token of `Authorization: Bearer`, else of the header `apikey`, else of `x-api-key`.
+pub(crate) async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Verified, Refusal> {
+    let header = |name| headers.get(name)?.to_str().ok();
     let token = bearer(headers)
-        .or_else(|| headers.get("apikey")?.to_str().ok())
+        .or_else(|| header("apikey"))
+        .or_else(|| header("x-api-key"))
         .filter(|token| !token.is_empty())
         .ok_or_else(Refusal::no_token)?;
     app.verifier
-        .verify(token, now_unix())
+        .verify_or_learn(token)
+        .await
         .map_err(|error| Refusal::token(&error))
 }
 

@@ -25,7 +25,7 @@ pub(super) async fn handle(
     Path(topic): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    super::authenticate(&app, &headers)?;
+    super::authenticate(&app, &headers).await?;
     let presences = app.topics.presences(false, &topic);
     let body = RawValue::from_string(presences)
         .and_then(|presences| {

@@ -73,6 +73,13 @@ impl Refusal {
         )
     }
 
+    /// A bot has a limit of its own, by messages and not by requests.
+    pub(crate) fn too_many(per_second: u32) -> Refusal {
+        Refusal::new(StatusCode::TOO_MANY_REQUESTS, "PT429", "Too many requests").hint(format!(
+            "This key may post {per_second} messages per second."
+        ))
+    }
+
     pub(crate) fn not_json() -> Refusal {
         Refusal::new(StatusCode::BAD_REQUEST, "PGRST102", "Empty or invalid json")
     }
@@ -107,6 +114,11 @@ impl Refusal {
                     "The role of the token cannot be used here",
                 )
             }
+            posting::Error::Superuser => Refusal::new(
+                StatusCode::FORBIDDEN,
+                "42501",
+                "The role of the token cannot be used here",
+            ),
             posting::Error::Busy => {
                 unavailable("PGRST003", "The database is busy: try again in a moment")
             }
@@ -173,7 +185,12 @@ impl IntoResponse for Refusal {
         let headers = response.headers_mut();
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        } else if self.status == StatusCode::SERVICE_UNAVAILABLE {
+        } else if [
+            StatusCode::SERVICE_UNAVAILABLE,
+            StatusCode::TOO_MANY_REQUESTS,
+        ]
+        .contains(&self.status)
+        {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::{Query, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use hyper_util::rt::TokioIo;
 use protocol::Version;
@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use crate::app::App;
-use crate::auth::{TokenError, now_unix};
+use crate::auth::TokenError;
 use crate::connection::{self, Opened};
 use crate::metrics::names;
 
@@ -37,16 +37,18 @@ pub(super) async fn handle(
     Extension(place): Extension<Place>,
     mut request: Request,
 ) -> Response {
-    let checked = check(&app, &request).and_then(|(version, token)| {
-        let slot = Slot::take(&app).ok_or_else(|| {
-            Refused::with_message(
-                "full",
-                StatusCode::TOO_MANY_REQUESTS,
-                "Too many connected users",
-            )
-        })?;
-        Ok((version, token, slot, accept_key(&request)?))
-    });
+    let checked = check(&app, request.uri(), request.headers())
+        .await
+        .and_then(|(version, token)| {
+            let slot = Slot::take(&app).ok_or_else(|| {
+                Refused::with_message(
+                    "full",
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "Too many connected users",
+                )
+            })?;
+            Ok((version, token, slot, accept_key(&request)?))
+        });
     let (version, token, slot, accept) = match checked {
         Ok(checked) => checked,
         Err(refused) => return refused.into_response(),
@@ -116,8 +118,8 @@ impl Drop for Slot {
     }
 }
 
-fn check(app: &App, request: &Request) -> Result<(Version, String), Refused> {
-    let query = Query::<Vec<(String, String)>>::try_from_uri(request.uri())
+async fn check(app: &App, uri: &Uri, headers: &HeaderMap) -> Result<(Version, String), Refused> {
+    let query = Query::<Vec<(String, String)>>::try_from_uri(uri)
         .map(|Query(pairs)| pairs)
         .unwrap_or_default();
     let parameter = |name: &str| {
@@ -136,7 +138,7 @@ fn check(app: &App, request: &Request) -> Result<(Version, String), Refused> {
             "Server is stopping",
         ));
     }
-    let token = match request.headers().get("x-api-key") {
+    let token = match headers.get("x-api-key") {
         Some(key) => key.to_str().ok(),
         None => parameter("apikey"),
     };
@@ -144,7 +146,8 @@ fn check(app: &App, request: &Request) -> Result<(Version, String), Refused> {
         Refused::with_message("no token", StatusCode::UNAUTHORIZED, "API key is missing")
     })?;
     app.verifier
-        .verify(token, now_unix())
+        .verify_or_learn(token)
+        .await
         .map_err(|error| Refused::token(&error))?;
     Ok((version, token.to_owned()))
 }

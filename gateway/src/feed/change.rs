@@ -13,11 +13,19 @@ pub enum Operation {
     Update,
     Delete,
     Truncate,
+    /// Not a change of a watched table: something that verdicts rest on has changed. `table` is then the id of
+    /// `tidings.depended`, or [`CATALOG`].
+    Control,
 }
+
+/// Stands for the catalog itself: policies, grants, functions, columns.
+pub const CATALOG: TableId = 0;
 
 #[derive(Debug)]
 pub struct Change {
     pub sequence: i64,
+    /// The transaction that made it.
+    pub xid: u64,
     pub table: TableId,
     pub operation: Operation,
     /// UTC, ISO 8601 with milliseconds.
@@ -32,6 +40,19 @@ impl Change {
     /// The row that filters and policies judge: the new one, or the old one of a DELETE.
     pub fn image(&self) -> Option<&Record> {
         self.new.as_ref().or(self.old.as_ref())
+    }
+
+    /// The values of both images, as JSON.
+    pub fn values(&self) -> impl Iterator<Item = &str> {
+        [&self.new, &self.old]
+            .into_iter()
+            .flatten()
+            .flat_map(|record| {
+                record
+                    .values
+                    .values()
+                    .map(|place| &record.text[place.clone()])
+            })
     }
 
     pub fn size(&self) -> usize {

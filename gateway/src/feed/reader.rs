@@ -4,7 +4,10 @@ use std::{future::Future, time::Duration};
 
 use futures::TryStreamExt;
 use tokio::sync::mpsc;
-use tokio_postgres::{Client, Row, Statement, types::ToSql};
+use tokio_postgres::{
+    Client, Row, Statement,
+    types::{FromSql, ToSql},
+};
 
 use super::{
     Batch, Error,
@@ -26,14 +29,15 @@ pub(super) struct Position {
 #[derive(Debug)]
 struct Partial {
     snapshot: Snapshot,
-    sequence: i64,
+    /// Place and sequence number: the order of a read.
+    reached: (i64, i64),
 }
 
 impl Position {
-    fn has_handed_on(&self, xid: u64, sequence: i64) -> bool {
+    fn has_handed_on(&self, xid: u64, here: (i64, i64)) -> bool {
         self.partial
             .as_ref()
-            .is_some_and(|partial| sequence <= partial.sequence && partial.snapshot.sees(xid))
+            .is_some_and(|partial| here <= partial.reached && partial.snapshot.sees(xid))
     }
 }
 
@@ -116,6 +120,7 @@ impl Reader {
         let Some(position) = position else {
             return Err(Error::Unexpected("no position".into()));
         };
+        let resumed = position.partial.is_some();
         let since = position.seen.to_string();
         let parameters: [&(dyn ToSql + Sync); 1] = [&since];
         let rows = self.client.query_raw(&self.read, parameters);
@@ -129,35 +134,36 @@ impl Reader {
             .map_err(Error::Read)?;
         let snapshot = first
             .as_ref()
-            .and_then(|row| Snapshot::parse(row.get::<_, Option<&str>>(0)?));
+            .and_then(|row| Snapshot::parse(row.try_get::<_, Option<&str>>(0).ok()??));
         let Some(snapshot) = snapshot else {
             return Err(Error::Unexpected("a read without a snapshot".into()));
         };
 
-        let (mut batch, mut bytes, mut count) = (Batch::new(), 0, 0);
+        let (mut batch, mut bytes, mut count) = (Vec::new(), 0, 0);
         while let Some(row) = within(self.answer_timeout, rows.try_next())
             .await?
             .map_err(Error::Read)?
         {
-            let (sequence, xid) = (row.get(1), parse_xid(&row)?);
-            if position.has_handed_on(xid, sequence) {
+            let (here, xid) = ((column(&row, 1)?, column(&row, 2)?), parse_xid(&row)?);
+            if position.has_handed_on(xid, here) {
                 continue;
             }
-            let change = parse_change(&row, sequence)?;
+            let change = parse_change(&row, xid)?;
             bytes += change.size();
             batch.push(change);
             count += 1;
             if batch.len() == BATCH_CHANGES || bytes >= BATCH_BYTES {
-                hand_on(batches, std::mem::take(&mut batch)).await?;
+                hand_on(batches, std::mem::take(&mut batch), true).await?;
                 bytes = 0;
                 position.partial = Some(Partial {
                     snapshot: snapshot.clone(),
-                    sequence,
+                    reached: here,
                 });
             }
         }
-        if !batch.is_empty() {
-            hand_on(batches, batch).await?;
+        // Also an empty one, when there was one before: it says that the read is over.
+        if count > 0 || resumed {
+            hand_on(batches, batch, false).await?;
         }
         position.seen = snapshot;
         position.partial = None;
@@ -166,12 +172,19 @@ impl Reader {
 }
 
 /// Waits as long as the readers of the changes need: the log is the queue.
-async fn hand_on(batches: &mpsc::Sender<Batch>, batch: Batch) -> Result<(), Error> {
+async fn hand_on(
+    batches: &mpsc::Sender<Batch>,
+    changes: Vec<Change>,
+    more: bool,
+) -> Result<(), Error> {
     metrics::counter!(names::CHANGE_BATCHES).increment(1);
-    if let Some(newest) = batch.last() {
+    if let Some(newest) = changes.last() {
         metrics::histogram!(names::FEED_LAG).record(newest.age.max(0.0));
     }
-    batches.send(batch).await.map_err(|_| Error::Abandoned)
+    batches
+        .send(Batch { changes, more })
+        .await
+        .map_err(|_| Error::Abandoned)
 }
 
 async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Result<T, Error> {
@@ -180,22 +193,29 @@ async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Result<T, 
         .map_err(|_| Error::TimedOut(limit))
 }
 
+/// A column of `tidings.read`. That it has another type means that another version of it is installed.
+fn column<'a, T: FromSql<'a>>(row: &'a Row, index: usize) -> Result<T, Error> {
+    row.try_get(index)
+        .map_err(|error| Error::Unexpected(format!("{error}: run tidings migrate")))
+}
+
 fn parse_xid(row: &Row) -> Result<u64, Error> {
-    let text: &str = row.get(2);
+    let text: &str = column(row, 3)?;
     text.parse()
         .map_err(|_| Error::Unexpected(format!("transaction {text}")))
 }
 
-fn parse_change(row: &Row, sequence: i64) -> Result<Change, Error> {
-    let operation = match row.get::<_, i8>(4) as u8 {
+fn parse_change(row: &Row, xid: u64) -> Result<Change, Error> {
+    let operation = match column::<i8>(row, 5)? as u8 {
         b'I' => Operation::Insert,
         b'U' => Operation::Update,
         b'D' => Operation::Delete,
         b'T' => Operation::Truncate,
+        b'C' => Operation::Control,
         other => return Err(Error::Unexpected(format!("operation {other}"))),
     };
     let record = |index| {
-        let Some(JsonText(text)) = row.get::<_, Option<JsonText>>(index) else {
+        let Some(JsonText(text)) = column::<Option<JsonText>>(row, index)? else {
             return Ok(None);
         };
         Record::parse(text).map(Some).map_err(|error| {
@@ -203,13 +223,14 @@ fn parse_change(row: &Row, sequence: i64) -> Result<Change, Error> {
         })
     };
     Ok(Change {
-        sequence,
-        table: row.get(3),
+        sequence: column(row, 2)?,
+        xid,
+        table: column(row, 4)?,
         operation,
-        committed_at: row.get::<_, &str>(5).into(),
-        age: row.get(6),
-        new: record(7)?,
-        old: record(8)?,
+        committed_at: column::<&str>(row, 6)?.into(),
+        age: column(row, 7)?,
+        new: record(8)?,
+        old: record(9)?,
     })
 }
 

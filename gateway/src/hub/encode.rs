@@ -138,7 +138,7 @@ impl Encoding<'_> {
             kind: match self.change.operation {
                 Operation::Insert => "INSERT",
                 Operation::Update => "UPDATE",
-                Operation::Delete | Operation::Truncate => "DELETE",
+                Operation::Delete | Operation::Truncate | Operation::Control => "DELETE",
             },
             commit_timestamp: Some(&self.change.committed_at),
             columns: columns.described(),

@@ -4,8 +4,8 @@ use std::{collections::HashMap, sync::Arc};
 
 use protocol::Version;
 
-use super::{BoundBinding, SubscriptionId, outbox::Outbox};
-use crate::auth::Principal;
+use super::{BoundBinding, Moment, SubscriptionId, outbox::Outbox};
+use crate::{admission::Wanted, auth::Principal};
 
 /// All that decides which bytes a subscriber gets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -19,6 +19,8 @@ pub(super) struct Member {
     pub(super) id: SubscriptionId,
     pub(super) principal: Arc<Principal>,
     pub(super) outbox: Arc<Outbox>,
+    pub(super) wanted: Wanted,
+    pub(super) verified: Moment,
 }
 
 pub(super) struct Group {
@@ -27,6 +29,9 @@ pub(super) struct Group {
     places: HashMap<SubscriptionId, usize>,
     /// How many members each principal has: a row is judged once for all of them.
     principals: HashMap<Arc<Principal>, usize>,
+    /// The tick at which the member was verified that was verified longest ago, and how many were verified then.
+    oldest_tick: u64,
+    at_oldest: usize,
 }
 
 impl Group {
@@ -36,19 +41,20 @@ impl Group {
             members: Vec::new(),
             places: HashMap::new(),
             principals: HashMap::new(),
+            oldest_tick: u64::MAX,
+            at_oldest: 0,
         }
     }
 
     pub(super) fn insert(&mut self, member: Member) {
         *self.principals.entry(member.principal.clone()).or_default() += 1;
+        self.count(member.verified.tick);
         self.places.insert(member.id, self.members.len());
         self.members.push(member);
     }
 
-    pub(super) fn remove(&mut self, id: SubscriptionId) {
-        let Some(place) = self.places.remove(&id) else {
-            return;
-        };
+    pub(super) fn remove(&mut self, id: SubscriptionId) -> Option<Member> {
+        let place = self.places.remove(&id)?;
         let member = self.members.swap_remove(place);
         if let Some(moved) = self.members.get(place) {
             self.places.insert(moved.id, place);
@@ -59,6 +65,41 @@ impl Group {
                 self.principals.remove(&member.principal);
             }
         }
+        self.discount(member.verified.tick);
+        Some(member)
+    }
+
+    /// A member was admitted again.
+    pub(super) fn verify(&mut self, id: SubscriptionId, verified: Moment) {
+        let Some(place) = self.places.get(&id) else {
+            return;
+        };
+        let before = std::mem::replace(&mut self.members[*place].verified, verified);
+        self.count(verified.tick);
+        self.discount(before.tick);
+    }
+
+    fn count(&mut self, tick: u64) {
+        if tick < self.oldest_tick {
+            (self.oldest_tick, self.at_oldest) = (tick, 0);
+        }
+        self.at_oldest += usize::from(tick == self.oldest_tick);
+    }
+
+    fn discount(&mut self, tick: u64) {
+        if tick != self.oldest_tick {
+            return;
+        }
+        self.at_oldest = self.at_oldest.saturating_sub(1);
+        if self.at_oldest == 0 {
+            let ticks = || self.members.iter().map(|member| member.verified.tick);
+            self.oldest_tick = ticks().min().unwrap_or(u64::MAX);
+            self.at_oldest = ticks().filter(|tick| *tick == self.oldest_tick).count();
+        }
+    }
+
+    pub(super) fn oldest_tick(&self) -> u64 {
+        self.oldest_tick
     }
 
     pub(super) fn members(&self) -> &[Member] {

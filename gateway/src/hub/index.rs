@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::BoundBinding;
-use crate::{authorizer::Scope, catalog::TableId, feed::change::Record};
+use crate::{catalog::TableId, feed::change::Record};
 
 /// A binding: its group, and its place there.
 type Entry = (usize, usize);
@@ -12,8 +12,6 @@ type Entry = (usize, usize);
 #[derive(Default)]
 pub(super) struct Index {
     tables: HashMap<TableId, TableIndex>,
-    /// Bindings for which something must be asked at each row.
-    asking: usize,
 }
 
 #[derive(Default)]
@@ -38,7 +36,6 @@ impl Index {
                 }
                 None => table.unkeyed.push((group, place)),
             }
-            self.asking += usize::from(asks(binding));
         }
     }
 
@@ -66,7 +63,6 @@ impl Index {
             if table.keyed.is_empty() && table.unkeyed.is_empty() {
                 self.tables.remove(&binding.table);
             }
-            self.asking -= usize::from(asks(binding));
         }
     }
 
@@ -91,12 +87,18 @@ impl Index {
         keyed.chain(unkeyed).copied()
     }
 
-    /// Whether any binding needs more than this index to decide.
-    pub(super) fn needs_answers(&self) -> bool {
-        self.asking > 0
+    /// The groups that a value names, in whatever column.
+    pub(super) fn named<'a>(
+        &'a self,
+        table: TableId,
+        value: &'a str,
+    ) -> impl Iterator<Item = usize> + 'a {
+        self.tables
+            .get(&table)
+            .into_iter()
+            .flat_map(|table| table.keyed.values())
+            .filter_map(move |values| values.get(value))
+            .flatten()
+            .map(|(group, _)| *group)
     }
-}
-
-fn asks(binding: &BoundBinding) -> bool {
-    binding.scope == Scope::PerRow || binding.filter.rest.is_some()
 }

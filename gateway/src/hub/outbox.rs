@@ -6,7 +6,7 @@
 use std::{
     collections::VecDeque,
     future::poll_fn,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::Poll,
 };
 
@@ -14,7 +14,8 @@ use bytes::Bytes;
 use futures::task::AtomicWaker;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use crate::metrics::names;
+use super::SubscriptionId;
+use crate::{auth::Whom, metrics::names};
 
 /// What is sent to a client. Cheap to clone: the bytes are shared.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,24 @@ impl Frame {
     }
 }
 
+/// What waits in an outbox, in its order.
+#[derive(Debug, Clone)]
+pub enum Item {
+    Frame(Frame),
+    /// Something that the connection itself has to do, after what came before has been written.
+    Signal(Signal),
+}
+
+#[derive(Debug, Clone)]
+pub enum Signal {
+    /// The hub has ended a subscription, because its principal may not have it any more.
+    Revoked(SubscriptionId),
+    /// The hub has ended a subscription, because what it asks for exists no more.
+    Void(SubscriptionId, Arc<str>),
+    /// An operator disconnects whoever fits.
+    Disconnect(Arc<Whom>),
+}
+
 /// How much may wait. A single frame larger than `bytes` is let through when nothing else waits.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -51,7 +70,7 @@ pub struct Outbox {
 
 #[derive(Default)]
 struct Queue {
-    frames: VecDeque<Frame>,
+    frames: VecDeque<Item>,
     bytes: usize,
     overflowed: bool,
 }
@@ -83,7 +102,7 @@ impl Outbox {
             && (bytes <= self.limits.bytes || queue.frames.is_empty());
         let full = if fits {
             queue.bytes = bytes;
-            queue.frames.push_back(frame);
+            queue.frames.push_back(Item::Frame(frame));
             (queue.frames.len() as f32 / self.limits.frames as f32)
                 .max(bytes as f32 / self.limits.bytes as f32)
         } else {
@@ -100,8 +119,18 @@ impl Outbox {
         full
     }
 
-    /// Waits until there is something, and moves all of it into `frames`. To be called by one task only.
-    pub async fn take(&self, frames: &mut Vec<Frame>) -> Result<(), Overflowed> {
+    /// Tells the connection something. There are never more signals than subscriptions and operators' calls.
+    pub fn signal(&self, signal: Signal) {
+        let mut queue = self.queue();
+        if !queue.overflowed {
+            queue.frames.push_back(Item::Signal(signal));
+        }
+        drop(queue);
+        self.reader.wake();
+    }
+
+    /// Waits until there is something, and moves all of it into `items`. To be called by one task only.
+    pub async fn take(&self, items: &mut Vec<Item>) -> Result<(), Overflowed> {
         poll_fn(|context| {
             self.reader.register(context.waker());
             let mut queue = self.queue();
@@ -111,7 +140,7 @@ impl Outbox {
             if queue.frames.is_empty() {
                 return Poll::Pending;
             }
-            frames.extend(queue.frames.drain(..));
+            items.extend(queue.frames.drain(..));
             queue.frames.shrink_to(KEEP);
             queue.bytes = 0;
             Poll::Ready(Ok(()))
@@ -158,7 +187,14 @@ mod tests {
         outbox.push(frame(1));
         outbox.push(frame(2));
         assert_eq!(outbox.take(&mut frames).now_or_never(), Some(Ok(())));
-        assert_eq!(frames, [frame(1), frame(2)]);
+        let lengths: Vec<_> = frames
+            .iter()
+            .map(|item| match item {
+                Item::Frame(frame) => frame.len(),
+                Item::Signal(_) => 0,
+            })
+            .collect();
+        assert_eq!(lengths, [1, 2]);
     }
 
     #[test]

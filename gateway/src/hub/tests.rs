@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::FutureExt;
 
 use super::{
-    outbox::{Frame, Limits},
+    outbox::{Frame, Item, Limits},
     *,
 };
 use crate::{
@@ -44,6 +44,13 @@ fn messages() -> Table {
         ("room", "text", false),
         ("body", "text", false),
     ])
+}
+
+fn wanted() -> Wanted {
+    Wanted {
+        config: Arc::default(),
+        ids: [].into(),
+    }
 }
 
 struct Bench {
@@ -106,13 +113,16 @@ impl Bench {
             bindings,
             principal: Arc::new(Principal::of_role(who)),
             outbox: outbox.clone(),
+            wanted: wanted(),
+            verified: self.hub.moment(),
         };
-        self.hub.subscribe(subscription, None, Vec::new());
+        assert!(self.hub.subscribe(subscription, None, &[]).is_ok());
         (id, outbox)
     }
 
     fn deliver(&self, change: &Change, verdicts: &Verdicts) {
-        self.hub.deliver(&self.tables, change, 0, verdicts);
+        self.hub
+            .deliver(&self.tables, change, 0, verdicts, &Before::default());
     }
 }
 
@@ -120,6 +130,7 @@ fn change(operation: Operation, old: Option<&str>, new: Option<&str>) -> Change 
     let record = |text: &str| Record::parse(text.into()).unwrap();
     Change {
         sequence: 1,
+        xid: 1,
         table: MESSAGES,
         operation,
         committed_at: "2026-01-01T00:00:00.000Z".into(),
@@ -147,10 +158,12 @@ fn received(outbox: &Outbox) -> Vec<serde_json::Value> {
             frames
                 .iter()
                 .map(|frame| match frame {
-                    Frame::Text(text) => serde_json::from_str::<Vec<serde_json::Value>>(text)
-                        .unwrap()
-                        .swap_remove(4),
-                    Frame::Binary(_) => panic!("a change in a binary frame"),
+                    Item::Frame(Frame::Text(text)) => {
+                        serde_json::from_str::<Vec<serde_json::Value>>(text)
+                            .unwrap()
+                            .swap_remove(4)
+                    }
+                    _ => panic!("a change in a binary frame"),
                 })
                 .collect()
         }
@@ -218,7 +231,7 @@ fn a_row_that_is_judged_goes_to_those_who_may_see_it() {
         "may_not",
     );
     let batch = [insert("a")];
-    let survey = bench.hub.survey(&batch);
+    let survey = bench.hub.survey(&batch, &Before::default());
     assert_eq!(survey.questions.len(), 2);
     let answers = Answers::from([((MESSAGES, Arc::new(Principal::of_role("may"))), vec![0])]);
     bench.deliver(&batch[0], &Verdicts::new(answers, HashMap::new()));
@@ -234,10 +247,25 @@ fn nothing_is_asked_about_rows_that_nobody_waits_for() {
         vec![bench.binding(1, Some("a"), Scope::PerRow)],
         "may",
     );
-    assert!(bench.hub.survey(&[insert("b")]).is_empty());
-    assert!(!bench.hub.survey(&[insert("a")]).is_empty());
+    assert!(
+        bench
+            .hub
+            .survey(&[insert("b")], &Before::default())
+            .is_empty()
+    );
+    assert!(
+        !bench
+            .hub
+            .survey(&[insert("a")], &Before::default())
+            .is_empty()
+    );
     bench.hub.unsubscribe(id);
-    assert!(bench.hub.survey(&[insert("a")]).is_empty());
+    assert!(
+        bench
+            .hub
+            .survey(&[insert("a")], &Before::default())
+            .is_empty()
+    );
 }
 
 #[test]
@@ -388,8 +416,167 @@ fn a_subscription_that_is_made_anew_gets_each_change_once() {
         bindings: vec![bench.binding(1, Some("a"), Scope::Decided)],
         principal: Arc::new(Principal::of_role("x")),
         outbox: outbox.clone(),
+        wanted: wanted(),
+        verified: bench.hub.moment(),
     };
-    bench.hub.subscribe(renewed, Some(old), Vec::new());
+    assert!(bench.hub.subscribe(renewed, Some(old), &[]).is_ok());
     bench.deliver(&insert("a"), &Verdicts::default());
     assert_eq!(received(&outbox).len(), 2);
+}
+
+#[test]
+fn a_doubtful_verdict_lets_nothing_through_until_it_is_confirmed() {
+    let bench = Bench::new(OldRecord::Full);
+    let binding = bench.binding(1, Some("a"), Scope::Decided);
+    let (_, outbox) = bench.subscribe("realtime:a", vec![binding.clone()], "x");
+    let batch = [insert("a")];
+    assert!(bench.hub.survey(&batch, &Before::default()).is_empty());
+
+    bench.hub.doubt(&[MESSAGES], std::iter::empty());
+    assert!(
+        bench.hub.stale(10).is_empty(),
+        "its transaction is still being delivered"
+    );
+    bench.hub.release();
+    let survey = bench.hub.survey(&batch, &Before::default());
+    assert_eq!(survey.questions.len(), 1);
+    bench.deliver(&batch[0], &Verdicts::default());
+    assert_eq!(received(&outbox).len(), 0);
+    let answers = Answers::from([((MESSAGES, Arc::new(Principal::of_role("x"))), vec![0])]);
+    bench.deliver(&batch[0], &Verdicts::new(answers, HashMap::new()));
+    assert_eq!(received(&outbox).len(), 1);
+
+    let units = bench.hub.stale(10);
+    assert_eq!(units.len(), 1);
+    bench.hub.confirm(&units[0], &[binding], bench.hub.moment());
+    assert!(bench.hub.stale(10).is_empty());
+    assert!(bench.hub.survey(&batch, &Before::default()).is_empty());
+    bench.deliver(&batch[0], &Verdicts::default());
+    assert_eq!(received(&outbox).len(), 1);
+}
+
+#[test]
+fn a_verdict_that_was_asked_for_before_the_doubt_stays_doubtful() {
+    let bench = Bench::new(OldRecord::Full);
+    let binding = bench.binding(1, Some("a"), Scope::Decided);
+    bench.subscribe("realtime:a", vec![binding.clone()], "x");
+    let before = bench.hub.moment();
+    bench.hub.doubt(&[MESSAGES], std::iter::empty());
+    assert!(
+        bench.hub.stale(10).is_empty(),
+        "its transaction is still being delivered"
+    );
+    bench.hub.release();
+    let units = bench.hub.stale(10);
+    bench.hub.confirm(&units[0], &[binding], before);
+    assert_eq!(bench.hub.stale(10).len(), 1);
+}
+
+#[test]
+fn those_whom_a_change_names_are_asked_about_first() {
+    let bench = Bench::new(OldRecord::Full);
+    for room in ["a", "b", "c", "d", "e"] {
+        bench.subscribe(
+            "realtime:x",
+            vec![bench.binding(1, Some(room), Scope::Decided)],
+            room,
+        );
+    }
+    bench.hub.doubt(&[MESSAGES], ["\"d\"", "17"].into_iter());
+    bench.hub.release();
+    assert_eq!(&*bench.hub.stale(1)[0].principal.role, "d");
+    assert_eq!(bench.hub.stale(10).len(), 5);
+}
+
+#[test]
+fn a_revoked_subscription_gets_nothing_more_and_its_connection_is_told() {
+    let bench = Bench::new(OldRecord::Full);
+    let (id, outbox) = bench.subscribe(
+        "realtime:a",
+        vec![bench.binding(1, Some("a"), Scope::Decided)],
+        "x",
+    );
+    bench.hub.doubt(&[MESSAGES], std::iter::empty());
+    assert!(
+        bench.hub.stale(10).is_empty(),
+        "its transaction is still being delivered"
+    );
+    bench.hub.release();
+    bench.hub.revoke(&bench.hub.stale(1)[0]);
+    bench.deliver(&insert("a"), &Verdicts::default());
+    let mut items = Vec::new();
+    outbox.take(&mut items).now_or_never().unwrap().unwrap();
+    assert!(
+        matches!(items[..], [Item::Signal(super::outbox::Signal::Revoked(told))] if told == id)
+    );
+}
+
+#[test]
+fn what_was_bound_before_the_catalog_changed_is_not_taken() {
+    let bench = Bench::new(OldRecord::Full);
+    let before = bench.hub.moment();
+    bench.hub.replan([MESSAGES].into_iter());
+    let outdated = Subscription {
+        id: SubscriptionId::next(),
+        topic: "realtime:a".into(),
+        version: Version::V2,
+        bindings: vec![bench.binding(1, Some("a"), Scope::Decided)],
+        principal: Arc::new(Principal::of_role("x")),
+        outbox: Arc::new(Outbox::new(Limits {
+            frames: 1,
+            bytes: 1,
+        })),
+        wanted: wanted(),
+        verified: before,
+    };
+    assert!(bench.hub.subscribe(outdated, None, &[]).is_err());
+}
+
+#[test]
+fn a_subscription_that_is_bound_anew_moves_to_the_group_of_its_new_bindings() {
+    let bench = Bench::new(OldRecord::Full);
+    let (_, outbox) = bench.subscribe(
+        "realtime:a",
+        vec![bench.binding(1, Some("a"), Scope::Decided)],
+        "x",
+    );
+    bench.hub.replan([MESSAGES].into_iter());
+    let units = bench.hub.stale(10);
+    bench.hub.confirm(
+        &units[0],
+        &[bench.binding(1, Some("b"), Scope::Decided)],
+        bench.hub.moment(),
+    );
+    bench.deliver(&insert("a"), &Verdicts::default());
+    bench.deliver(&insert("b"), &Verdicts::default());
+    assert_eq!(received(&outbox)[0]["data"]["record"]["room"], "b");
+    assert_eq!(bench.hub.state().groups.len(), 1);
+}
+
+#[test]
+fn a_delete_in_the_transaction_that_takes_the_right_away_still_arrives() {
+    let bench = Bench::new(OldRecord::Full);
+    let (_, outbox) = bench.subscribe(
+        "realtime:a",
+        vec![bench.binding(1, Some("a"), Scope::Decided)],
+        "x",
+    );
+    let before = Before::from([(1, bench.hub.doubt(&[MESSAGES], std::iter::empty()))]);
+    let row = r#"{"id":1,"room":"a","body":"x"}"#;
+    for (change, arrives) in [
+        (change(Operation::Delete, Some(row), None), true),
+        (
+            Change {
+                xid: 2,
+                ..change(Operation::Delete, Some(row), None)
+            },
+            false,
+        ),
+        (insert("a"), false),
+    ] {
+        bench
+            .hub
+            .deliver(&bench.tables, &change, 0, &Verdicts::default(), &before);
+        assert_eq!(received(&outbox).len(), usize::from(arrives), "{change:?}");
+    }
 }

@@ -4,7 +4,7 @@ use futures::FutureExt;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::hub::outbox::Limits;
+use crate::hub::outbox::{Item, Limits};
 
 fn key(private: bool) -> TopicKey {
     TopicKey {
@@ -53,7 +53,7 @@ impl Client {
         frames
             .into_iter()
             .map(|frame| match frame {
-                Frame::Text(text) => match serde_json::from_str(&text).unwrap() {
+                Item::Frame(Frame::Text(text)) => match serde_json::from_str(&text).unwrap() {
                     Value::Array(mut items) => {
                         (items[3].as_str().unwrap().to_owned(), items.swap_remove(4))
                     }
@@ -62,7 +62,8 @@ impl Client {
                         message["payload"].take(),
                     ),
                 },
-                Frame::Binary(bytes) => ("binary".to_owned(), json!(bytes.to_vec())),
+                Item::Signal(signal) => panic!("{signal:?}"),
+                Item::Frame(Frame::Binary(bytes)) => ("binary".to_owned(), json!(bytes.to_vec())),
             })
             .collect()
     }

@@ -1,3 +1,5 @@
+//! A subscriber against a server that answers by a script.
+
 use std::sync::{Arc, Mutex};
 
 use tokio::net::TcpListener;

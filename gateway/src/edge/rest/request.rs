@@ -13,71 +13,88 @@ const MAX_ROWS: usize = 1000;
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Parameters {
+    /// The columns to write; none means those that the rows name.
     pub(super) columns: Option<Vec<String>>,
+    /// The columns to answer with; none means all.
+    pub(super) select: Option<Vec<String>>,
 }
 
 impl Parameters {
     /// A parameter that we would have to ignore is refused: an upsert that inserts would surprise.
     pub(super) fn parse(query: &[(String, String)]) -> Result<Parameters, Refusal> {
         let mut columns = None;
+        let mut select = None;
         for (name, value) in query {
             match name.as_str() {
-                "select" if value == "*" => {}
+                "select" if value.trim() == "*" => select = None,
                 "select" => {
-                    return Err(refused(
-                        "PGRST100",
-                        "`select` takes only `*` here: the whole row is returned",
-                    ));
+                    let names = column_names(value, is_plain).ok_or_else(|| {
+                        refused(
+                            "PGRST100",
+                            format!("`select` takes `*` or names of columns, separated by commas: not `{value}`"),
+                        )
+                    })?;
+                    select = Some(names);
                 }
-                "columns" => columns = Some(column_names(value)?),
+                "columns" => {
+                    let names = column_names(value, |_| true).ok_or_else(|| {
+                        refused(
+                            "PGRST100",
+                            "`columns` is not a list of names separated by commas",
+                        )
+                    })?;
+                    columns = Some(names);
+                }
                 "apikey" => {}
                 other => {
                     return Err(refused(
                         "PGRST100",
                         format!(
-                            "the query parameter `{other}` is not supported: `select=*` and `columns` are"
+                            "the query parameter `{other}` is not supported: `select` and `columns` are"
                         ),
                     ));
                 }
             }
         }
-        Ok(Parameters { columns })
+        Ok(Parameters { columns, select })
     }
 }
 
-/// `"a","b c",d`: quoted or not, separated by commas.
-fn column_names(list: &str) -> Result<Vec<String>, Refusal> {
-    let wrong = || {
-        refused(
-            "PGRST100",
-            "`columns` is not a list of names separated by commas",
-        )
-    };
+/// `"a", "b c",d`: quoted or not, separated by commas, with spaces around them. `unquoted` says which may go without quotes.
+fn column_names(list: &str, unquoted: impl Fn(&str) -> bool) -> Option<Vec<String>> {
     let mut names: Vec<String> = Vec::new();
     let mut rest = list;
     loop {
         let name;
+        rest = rest.trim_start();
         if let Some(quoted) = rest.strip_prefix('"') {
-            let end = quoted.find('"').ok_or_else(wrong)?;
-            name = &quoted[..end];
-            rest = &quoted[end + 1..];
+            (name, rest) = quoted.split_once('"')?;
+            rest = rest.trim_start();
         } else {
             let end = rest.find(',').unwrap_or(rest.len());
-            name = &rest[..end];
+            name = rest[..end].trim_end();
             rest = &rest[end..];
+            if !unquoted(name) {
+                return None;
+            }
         }
         if name.is_empty() {
-            return Err(wrong());
+            return None;
         }
         if !names.iter().any(|known| known == name) {
             names.push(name.to_owned());
         }
         match rest.strip_prefix(',') {
             Some(more) => rest = more,
-            None if rest.is_empty() => return Ok(names),
-            None => return Err(wrong()),
+            None if rest.is_empty() => return Some(names),
+            None => return None,
         }
     }
+}
+
+/// Not one of PostgREST's aliases, casts, paths into JSON, aggregates or embedded tables.
+fn is_plain(name: &str) -> bool {
+    !name.contains([':', '(', ')', '.', '*', '!', '"']) && !name.contains("->")
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -89,20 +106,18 @@ pub(super) struct Preferences {
 
 impl Preferences {
     pub(super) fn parse(headers: &HeaderMap) -> Result<Preferences, Refusal> {
-        let mut preferences = Preferences {
-            returning: true,
-            defaults: false,
-        };
+        let mut returning = None;
+        let mut defaults = false;
         let lines = headers.get_all("prefer").iter();
         for preference in lines
             .filter_map(|line| line.to_str().ok())
             .flat_map(|line| line.split(','))
         {
             match preference.trim() {
-                "return=representation" => preferences.returning = true,
-                "return=minimal" | "return=headers-only" => preferences.returning = false,
-                "missing=default" => preferences.defaults = true,
-                "missing=null" => preferences.defaults = false,
+                "return=representation" => returning = Some(true),
+                "return=minimal" | "return=headers-only" => returning = Some(false),
+                "missing=default" => defaults = true,
+                "missing=null" => defaults = false,
                 other if other.starts_with("resolution=") => {
                     return Err(refused(
                         "PGRST122",
@@ -113,7 +128,12 @@ impl Preferences {
                 _ => {}
             }
         }
-        Ok(preferences)
+        Ok(Preferences {
+            // An SDK says so when it wants the rows, and otherwise promises its caller none. Whoever writes the request by
+            // hand wants to see what was stored.
+            returning: returning.unwrap_or_else(|| !headers.contains_key("x-client-info")),
+            defaults,
+        })
     }
 }
 
@@ -248,8 +268,19 @@ mod tests {
         };
         let named = parse(&[("columns", r#""session_id","a,b",role"#), ("select", "*")]).unwrap();
         assert_eq!(named.columns.unwrap(), ["session_id", "a,b", "role"]);
+        assert_eq!(named.select, None);
+        let selected = parse(&[("select", r#" id, content ,"a:b", id,my col"#)]).unwrap();
+        assert_eq!(selected.select.unwrap(), ["id", "content", "a:b", "my col"]);
         for wrong in [
-            ("select", "id"),
+            ("select", ""),
+            ("select", "id,"),
+            ("select", "*,id"),
+            ("select", "author:role"),
+            ("select", "id::text"),
+            ("select", "metadata->author"),
+            ("select", "chat_sessions(id,user_id)"),
+            ("select", "chat_sessions!inner"),
+            ("select", "id.count()"),
             ("on_conflict", "id"),
             ("columns", ""),
             ("columns", "a,"),
@@ -258,6 +289,23 @@ mod tests {
         ] {
             assert!(parse(&[wrong]).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn an_sdk_gets_rows_only_if_it_asks() {
+        let returning = |prefer: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            let name = HeaderValue::from_static("supabase-js-web/2.0.0");
+            headers.insert("x-client-info", name);
+            headers.extend(prefer.map(|prefer| {
+                let name = axum::http::HeaderName::from_static("prefer");
+                (name, HeaderValue::from_static(prefer))
+            }));
+            Preferences::parse(&headers).unwrap().returning
+        };
+        assert!(!returning(None));
+        assert!(!returning(Some("missing=default")));
+        assert!(returning(Some("missing=default, return=representation")));
     }
 
     #[test]

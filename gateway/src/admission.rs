@@ -1,20 +1,28 @@
-//! Turns the bindings of a join into bindings that the hub takes: checked against the catalog, and authorized.
+//! Turns what a channel asks for into bindings that the hub takes: checked against the catalog, and authorized.
+//!
+//! A join is admitted here, and so is every subscription again whose rights may have changed.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use protocol::{Binding, BindingRefusal, EventKind, Operator, Target, describe_params};
-use sqlx::Row;
+use protocol::{BindingRefusal, EventKind, Operator, Target, describe_params};
+use sqlx::{PgPool, Row};
 
 use crate::{
-    app::App,
     auth::Principal,
-    authorizer::{Access, Denial, Error},
-    catalog::Table,
-    hub::{BoundBinding, Events, columns::ColumnSet, filter::Filter},
+    authorizer::{Access, Authorizer, Denial, Error},
+    catalog::{Catalog, Table},
+    hub::{BoundBinding, Events, Moment, columns::ColumnSet, filter::Filter},
 };
 
+/// What a channel asks for: its bindings, each with the id by which the client knows it.
+#[derive(Clone)]
+pub struct Wanted {
+    pub config: Arc<protocol::Config>,
+    pub ids: Arc<[u64]>,
+}
+
 /// What became of the bindings of a join.
-pub(super) enum Outcome {
+pub enum Outcome {
     Bound(Vec<BoundBinding>),
     /// A binding is wrong: the channel lives on without any, and is told this.
     Wrong(BindingRefusal),
@@ -22,33 +30,42 @@ pub(super) enum Outcome {
     Unavailable,
 }
 
-/// Checks and authorizes all bindings of one channel. If one is wrong or denied, none is live.
-pub(super) async fn authorize(
-    app: &App,
-    principal: &Arc<Principal>,
-    bindings: &[Binding],
-    ids: &[u64],
-) -> Outcome {
-    let mut bound = Vec::with_capacity(bindings.len());
-    for (binding, id) in bindings.iter().zip(ids) {
-        let target = match binding.target() {
-            Ok(target) => target,
-            Err(refusal) => return Outcome::Wrong(refusal),
-        };
-        match bind(app, principal, &target, *id).await {
-            Ok(more) => bound.extend(more),
-            Err(Stop::Wrong(refusal)) => return Outcome::Wrong(refusal),
-            Err(Stop::Denied) => return Outcome::Denied,
-            Err(Stop::Unavailable(error)) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "a join could not be authorized"
-                );
-                return Outcome::Unavailable;
+pub struct Admission {
+    pub catalog: Arc<Catalog>,
+    pub authorizer: Arc<Authorizer>,
+    pub pool: PgPool,
+}
+
+impl Admission {
+    /// Checks and authorizes all bindings of one channel, at a moment that has been noted before. If one is wrong or denied, none is live.
+    pub async fn admit(
+        &self,
+        principal: &Arc<Principal>,
+        wanted: &Wanted,
+        moment: Moment,
+    ) -> Outcome {
+        let bindings = &wanted.config.bindings;
+        let mut bound = Vec::with_capacity(bindings.len());
+        for (binding, id) in bindings.iter().zip(wanted.ids.iter()) {
+            let target = match binding.target() {
+                Ok(target) => target,
+                Err(refusal) => return Outcome::Wrong(refusal),
+            };
+            match bind(self, principal, &target, *id, moment).await {
+                Ok(more) => bound.extend(more),
+                Err(Stop::Wrong(refusal)) => return Outcome::Wrong(refusal),
+                Err(Stop::Denied) => return Outcome::Denied,
+                Err(Stop::Unavailable(error)) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "a subscription cannot be authorized now"
+                    );
+                    return Outcome::Unavailable;
+                }
             }
         }
+        Outcome::Bound(bound)
     }
-    Outcome::Bound(bound)
 }
 
 enum Stop {
@@ -70,19 +87,27 @@ impl From<sqlx::Error> for Stop {
 }
 
 async fn bind(
-    app: &App,
+    admission: &Admission,
     principal: &Arc<Principal>,
     target: &Target,
     id: u64,
+    moment: Moment,
 ) -> Result<Vec<BoundBinding>, Stop> {
-    let mut tables = app.catalog.tables().covered(&target.schema, &target.table);
+    let mut tables = admission
+        .catalog
+        .tables()
+        .covered(&target.schema, &target.table);
     if tables.is_empty() {
         // It may have been published a moment ago.
-        app.catalog
+        admission
+            .catalog
             .sync_soon()
             .await
             .map_err(|error| Stop::Unavailable(Error::Unavailable(Some(error.into()))))?;
-        tables = app.catalog.tables().covered(&target.schema, &target.table);
+        tables = admission
+            .catalog
+            .tables()
+            .covered(&target.schema, &target.table);
     }
     let wants = |table: &Table| Events {
         insert: table.inserts && matches!(target.event, EventKind::Insert | EventKind::All),
@@ -103,7 +128,7 @@ async fn bind(
     let mut bound = Vec::with_capacity(tables.len());
     let mut denied = false;
     for table in tables {
-        let access = app.authorizer.access(&table, &principal.role).await?;
+        let access = admission.authorizer.access(&table, &principal.role).await?;
         if !access.role_exists {
             let error = format!(
                 "ERROR 42704 (undefined_object) role \"{}\" does not exist",
@@ -119,8 +144,12 @@ async fn bind(
             if named { break } else { continue }
         }
         let columns = select(&access, target)?;
-        let (filter, fixed) = filter(app, &access, target).await?;
-        match app.authorizer.admit(&access, principal, &fixed).await? {
+        let (filter, fixed) = filter(admission, &access, target).await?;
+        match admission
+            .authorizer
+            .admit(&access, principal, &fixed, moment.tick())
+            .await?
+        {
             Ok(scope) => bound.push(BoundBinding {
                 id,
                 table: table.id,
@@ -173,7 +202,11 @@ fn select(access: &Access, target: &Target) -> Result<Vec<usize>, Stop> {
 type Fixed = BTreeMap<Box<str>, Box<str>>;
 
 /// The filter as the hub evaluates it, and the values that it fixes.
-async fn filter(app: &App, access: &Access, target: &Target) -> Result<(Arc<Filter>, Fixed), Stop> {
+async fn filter(
+    admission: &Admission,
+    access: &Access,
+    target: &Target,
+) -> Result<(Arc<Filter>, Fixed), Stop> {
     if target.filters.is_empty() {
         return Ok((Arc::default(), Fixed::new()));
     }
@@ -224,7 +257,7 @@ async fn filter(app: &App, access: &Access, target: &Target) -> Result<(Arc<Filt
         .bind(sqlx::postgres::types::Oid(table.oid))
         .bind(&*access.role)
         .bind(sqlx::types::Json(conditions))
-        .fetch_one(&app.pool)
+        .fetch_one(&admission.pool)
         .await;
     let row = match checked {
         Ok(row) => row,

@@ -1,0 +1,400 @@
+//! How a channel is joined, and how it keeps its rights when its token is replaced.
+
+use super::*;
+
+impl Machine<'_> {
+    pub(super) fn join(&mut self, message: ClientMessage, now: i64, may_learn: bool) {
+        let refuse = |machine: &mut Self, refusal: Refusal| {
+            machine.effects.push(Effect::Joined(refusal.label()));
+            // Without a channel of ours, there is no join_ref to speak of.
+            let join_ref = if refusal == Refusal::UnmatchedTopic {
+                &Ref::NULL
+            } else {
+                &message.join_ref
+            };
+            machine.reply(
+                join_ref,
+                &message.reference,
+                &message.topic,
+                &refusal.reply(),
+            );
+        };
+        let sub_topic: Arc<str> = match protocol::sub_topic(&message.topic) {
+            Ok(sub_topic) => sub_topic.into(),
+            Err(refusal) => return refuse(self, refusal),
+        };
+        let join = protocol::parse_join(&message.payload);
+        let token = join.token(&self.token).to_owned();
+        if may_learn && self.verifier.may_learn(&token) {
+            return self.learn(token, message);
+        }
+        self.learning.remove(&message.topic);
+
+        // The channel that this one replaces ends now, whatever becomes of this one; the client hears of it after the reply.
+        let replaced = self.channels.remove(&*message.topic).map(|old| {
+            let close = self.version == Version::V2 || (!old.join_ref.is_null() && !old.told_error);
+            let join_ref = old.join_ref.clone();
+            self.drop_channel(old);
+            close.then_some(join_ref)
+        });
+        let replaces = replaced.flatten();
+
+        if !join.invalid.is_empty() {
+            tracing::debug!(fields = ?join.invalid, "InvalidJoinPayload: fields of the wrong type got their default");
+        }
+        let verified = if self.channels.len() >= self.rules.max_channels {
+            Err(Refusal::TooManyChannels)
+        } else {
+            self.verifier.verify(&token, now).map_err(refusal)
+        };
+        let verified = verified.and_then(|verified| {
+            if join.config.private {
+                // What a private channel may do is asked of the policies of realtime.messages. There are none yet.
+                Err(Refusal::Unauthorized {
+                    topic: sub_topic.to_string(),
+                })
+            } else if join.config.broadcast.replay.is_some() {
+                Err(Refusal::ReplayOnPublicChannel)
+            } else {
+                Ok(verified)
+            }
+        });
+        let verified = match verified {
+            Ok(verified) => verified,
+            Err(refusal) => {
+                refuse(self, refusal);
+                return self.close_replaced(&message.topic, replaces);
+            }
+        };
+
+        let topic: Arc<str> = message.topic.into();
+        let ids: Arc<[u64]> = protocol::assign_ids(&join.config.bindings).into();
+        let channel = Channel {
+            key: TopicKey {
+                private: false,
+                sub_topic,
+            },
+            join_ref: if message.join_ref.is_null() {
+                message.reference.clone()
+            } else {
+                message.join_ref.clone()
+            },
+            wanted: Wanted {
+                config: Arc::new(join.config),
+                ids,
+            },
+            token,
+            verified,
+            member: MemberId::next(),
+            subscription: None,
+            phase: Phase::Joining(Joining {
+                reference: message.reference,
+                join_ref: message.join_ref,
+                replaces,
+                waiting: Vec::new(),
+                waiting_bytes: 0,
+            }),
+            asked: 0,
+            told_error: false,
+            topic: topic.clone(),
+        };
+        let has_bindings = !channel.wanted.config.bindings.is_empty();
+        self.channels.insert(topic.clone(), channel);
+        let asked = self.ask(&topic, has_bindings);
+        if !has_bindings {
+            self.authorized(&topic, asked, Outcome::Bound(Vec::new()), now);
+        }
+    }
+
+    /// Starts a question about a channel's bindings, and voids the one before.
+    pub(super) fn ask(&mut self, topic: &Arc<str>, really: bool) -> u64 {
+        self.questions += 1;
+        let asked = self.questions;
+        if let Some(channel) = self.channels.get_mut(topic) {
+            channel.asked = asked;
+            if really {
+                self.effects.push(Effect::Authorize(Question {
+                    topic: topic.clone(),
+                    asked,
+                    principal: channel.verified.principal.clone(),
+                    wanted: channel.wanted.clone(),
+                }));
+            }
+        }
+        asked
+    }
+
+    pub(super) fn finish_join(
+        &mut self,
+        topic: &str,
+        joining: Joining,
+        outcome: Outcome,
+        now: i64,
+    ) {
+        let Joining {
+            reference,
+            join_ref,
+            replaces,
+            waiting,
+            ..
+        } = joining;
+        let Some(channel) = self.channels.get_mut(topic) else {
+            return;
+        };
+        let sub_topic = channel.key.sub_topic.clone();
+        let bindings: Vec<_> = channel
+            .wanted
+            .config
+            .bindings
+            .iter()
+            .zip(channel.wanted.ids.iter().copied())
+            .collect();
+        let reply = protocol::encode(
+            self.version,
+            &join_ref,
+            &reference,
+            topic,
+            event::REPLY,
+            &protocol::join_reply(&bindings),
+        );
+        let wanted = !bindings.is_empty();
+        drop(bindings);
+
+        let refusal = match &outcome {
+            Outcome::Unavailable => Some(Refusal::DatabaseUnavailable),
+            Outcome::Denied if self.rules.unauthorized_join == UnauthorizedJoin::Refuse => {
+                Some(Refusal::Unauthorized {
+                    topic: sub_topic.to_string(),
+                })
+            }
+            _ => None,
+        };
+        if let Some(refusal) = refusal {
+            self.channels.remove(topic);
+            self.effects.push(Effect::Joined(refusal.label()));
+            self.reply(&join_ref, &reference, topic, &refusal.reply());
+            self.close_replaced(topic, replaces);
+            // Whatever waited finds no channel, and is answered so.
+            return self.resume(waiting, now);
+        }
+
+        self.effects.push(Effect::Joined("ok"));
+        match outcome {
+            Outcome::Bound(bound) if !bound.is_empty() => {
+                let id = SubscriptionId::next();
+                channel.subscription = Some(id);
+                let mut greeting = vec![reply];
+                greeting.extend(replaces.map(|old| closed(self.version, topic, &old)));
+                greeting.push(system(
+                    self.version,
+                    channel,
+                    true,
+                    extension::POSTGRES_CHANGES,
+                    SUBSCRIBED,
+                ));
+                self.effects.push(Effect::Subscribe(Subscribe {
+                    id,
+                    topic: channel.topic.clone(),
+                    bindings: bound,
+                    principal: channel.verified.principal.clone(),
+                    wanted: channel.wanted.clone(),
+                    replaced: None,
+                    greeting,
+                }));
+            }
+            outcome => {
+                let problem = match outcome {
+                    Outcome::Wrong(refusal) => Some(refusal.to_string()),
+                    Outcome::Denied => Some(ends::no_read_right(&sub_topic)),
+                    Outcome::Bound(_) | Outcome::Unavailable => None,
+                };
+                channel.told_error = problem.is_some();
+                let told = match &problem {
+                    Some(problem) => Some(system(
+                        self.version,
+                        channel,
+                        false,
+                        extension::POSTGRES_CHANGES,
+                        problem,
+                    )),
+                    None => wanted.then(|| {
+                        system(
+                            self.version,
+                            channel,
+                            true,
+                            extension::POSTGRES_CHANGES,
+                            SUBSCRIBED,
+                        )
+                    }),
+                };
+                self.effects.push(Effect::Send(reply));
+                self.close_replaced(topic, replaces);
+                self.effects.extend(told.map(Effect::Send));
+            }
+        }
+
+        let Some(channel) = self.channels.get(topic) else {
+            return;
+        };
+        let presence = &channel.wanted.config.presence;
+        self.effects.push(Effect::Enter {
+            key: channel.key.clone(),
+            id: channel.member,
+            entrance: Entrance {
+                topic: channel.topic.clone(),
+                join_ref: channel.join_ref.clone(),
+                self_send: channel.wanted.config.broadcast.self_send,
+                presence_enabled: presence.enabled.unwrap_or(self.rules.presence_default),
+                presence_key: match &presence.key {
+                    Some(key) => key.as_str().into(),
+                    None => uuid::Uuid::new_v4().to_string().into(),
+                },
+            },
+        });
+        self.resume(waiting, now);
+    }
+
+    /// The bindings were asked about again for a new token.
+    pub(super) fn finish_renewal(&mut self, topic: &str, outcome: Outcome) {
+        let Some(channel) = self.channels.get_mut(topic) else {
+            return;
+        };
+        match outcome {
+            Outcome::Bound(bindings) => {
+                let id = SubscriptionId::next();
+                let replaced = channel.subscription.replace(id);
+                let told = system(
+                    self.version,
+                    channel,
+                    true,
+                    extension::POSTGRES_CHANGES,
+                    SUBSCRIBED,
+                );
+                self.effects.push(Effect::Subscribe(Subscribe {
+                    id,
+                    topic: channel.topic.clone(),
+                    bindings,
+                    principal: channel.verified.principal.clone(),
+                    wanted: channel.wanted.clone(),
+                    replaced,
+                    greeting: vec![told],
+                }));
+            }
+            Outcome::Wrong(refusal) => {
+                channel.told_error = true;
+                let told = system(
+                    self.version,
+                    channel,
+                    false,
+                    extension::POSTGRES_CHANGES,
+                    &refusal.to_string(),
+                );
+                let ended = channel.subscription.take();
+                self.effects.extend(ended.map(Effect::Unsubscribe));
+                self.effects.push(Effect::Send(told));
+            }
+            Outcome::Denied => {
+                let sub_topic = channel.key.sub_topic.clone();
+                self.end(topic, &ends::no_read_right(&sub_topic));
+            }
+            // It should come back: the new token may well be good.
+            Outcome::Unavailable => {
+                if let Some(channel) = self.channels.remove(topic) {
+                    let join_ref = channel.join_ref.clone();
+                    self.drop_channel(channel);
+                    let frame = protocol::encode(
+                        self.version,
+                        &join_ref,
+                        &join_ref,
+                        topic,
+                        event::ERROR,
+                        protocol::CHANNEL_CRASH,
+                    );
+                    self.effects.push(Effect::Send(frame));
+                }
+            }
+        }
+    }
+
+    /// A new token for a channel. There is never a reply.
+    pub(super) fn renew(&mut self, message: ClientMessage, now: i64, may_learn: bool) {
+        let Some(channel) = self.channels.get_mut(&*message.topic) else {
+            return;
+        };
+        let Some(token) =
+            protocol::parse_access_token(&message.payload).filter(|token| *token != channel.token)
+        else {
+            return;
+        };
+        if may_learn && self.verifier.may_learn(&token) {
+            return self.learn(token, message);
+        }
+        let verified: Result<Verified, _> = self.verifier.verify(&token, now);
+        channel.token = token;
+        match verified {
+            Ok(verified) => {
+                channel.verified = verified;
+                let (topic, has_bindings) = (
+                    channel.topic.clone(),
+                    !channel.wanted.config.bindings.is_empty(),
+                );
+                if has_bindings {
+                    self.ask(&topic, true);
+                }
+            }
+            Err(error) => self.end(&message.topic, &ended_by(error)),
+        }
+    }
+
+    /// A message whose token was not known comes again, now that it is or never will be.
+    pub(in crate::connection) fn learned(&mut self, message: ClientMessage, asked: u64, now: i64) {
+        if self.learning.remove(&message.topic) == Some(asked) {
+            match &*message.event {
+                event::JOIN => self.join(message, now, false),
+                _ => self.renew(message, now, false),
+            }
+        }
+    }
+
+    pub(super) fn learn(&mut self, token: String, message: ClientMessage) {
+        self.questions += 1;
+        self.learning.insert(message.topic.clone(), self.questions);
+        self.effects.push(Effect::Learn {
+            token,
+            message,
+            asked: self.questions,
+        });
+    }
+
+    pub(super) fn resume(&mut self, waiting: Vec<Waiting>, now: i64) {
+        for waiting in waiting {
+            match waiting {
+                Waiting::Message(message) => self.message(message, now),
+                Waiting::Broadcast(broadcast) => self.user_broadcast(broadcast),
+            }
+        }
+    }
+}
+
+/// Why a join is refused, by what is wrong with its token.
+fn refusal(error: TokenError) -> Refusal {
+    match error {
+        TokenError::Malformed => Refusal::MalformedJwt,
+        TokenError::Signature => Refusal::JwtSignature,
+        TokenError::Signer { kid } => Refusal::JwtSigner { kid },
+        TokenError::Expired { seconds_ago } => Refusal::TokenExpired { seconds_ago },
+        TokenError::MissingClaims => Refusal::MissingClaims,
+        TokenError::Other(_) => Refusal::Unknown,
+    }
+}
+
+/// Why a channel ends, by what is wrong with the token that was pushed.
+pub(super) fn ended_by(error: TokenError) -> String {
+    match error {
+        TokenError::Malformed => ends::MALFORMED_JWT.to_owned(),
+        TokenError::Signature => ends::JWT_SIGNATURE.to_owned(),
+        TokenError::Signer { kid } => ends::jwt_signer(kid.as_deref()),
+        TokenError::Expired { seconds_ago } => ends::token_expired(seconds_ago),
+        TokenError::MissingClaims | TokenError::Other(_) => ends::MISSING_CLAIMS.to_owned(),
+    }
+}

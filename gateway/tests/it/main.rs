@@ -1,0 +1,23 @@
+//! The gateway from outside: real PostgreSQL, real sockets, one module for each behaviour.
+
+mod bindings;
+mod bots;
+mod broadcast;
+mod demo_page;
+mod dev;
+mod doctor;
+mod driver;
+mod feed;
+mod http;
+mod join;
+mod jwks;
+mod presence;
+mod restart;
+mod schemas;
+mod sdk_js;
+mod sdk_python;
+mod settings;
+mod support;
+mod tidy;
+mod tokens;
+mod wire;

@@ -1,0 +1,1 @@
+"""One module a scenario, each with an async function `scenario(test)`."""
