@@ -8,6 +8,7 @@ use std::{
 
 use serde::Deserialize;
 use sqlx::{PgPool, Row, types::Json};
+use tokio::sync::watch;
 
 /// Identifies a watched table in the change log: `tidings.watched.id`.
 pub type TableId = i32;
@@ -156,6 +157,7 @@ pub struct Catalog {
     pool: PgPool,
     watch: Vec<String>,
     tables: RwLock<Arc<Tables>>,
+    changes: watch::Sender<()>,
     /// When it was last synchronized because a client named an unknown table.
     asked: tokio::sync::Mutex<Option<Instant>>,
 }
@@ -170,6 +172,7 @@ impl Catalog {
             pool,
             watch,
             tables: RwLock::default(),
+            changes: watch::Sender::default(),
             asked: tokio::sync::Mutex::default(),
         }
     }
@@ -179,6 +182,11 @@ impl Catalog {
             .read()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
             .clone()
+    }
+
+    /// Changes whenever the tables do.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     pub fn table(&self, schema: &str, name: &str) -> Option<Arc<Table>> {
@@ -276,6 +284,7 @@ impl Catalog {
         let same = same && current.depending == tables.depending;
         if !same {
             *current = Arc::new(tables);
+            self.changes.send_replace(());
         }
         Ok(!same)
     }

@@ -25,8 +25,8 @@ pub(super) struct Channel {
     pub(super) phase: Phase,
     /// The newest question that was asked for this channel; an answer to an older one is void.
     pub(super) asked: u64,
-    /// It was told of an error that makes Python's client join again without leaving.
-    pub(super) told_error: bool,
+    /// Why its bindings are not live, as it was told. It makes Python's client join again without leaving.
+    pub(super) problem: Option<String>,
 }
 
 pub(super) enum Phase {

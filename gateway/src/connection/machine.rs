@@ -219,12 +219,8 @@ impl<'a> Machine<'a> {
 
     /// The hub has ended a subscription, because what it asks for exists no more. The channel lives on.
     pub(super) fn void(&mut self, id: SubscriptionId, reason: &str) {
-        let version = self.version;
-        if let Some(channel) = self.subscribed(id) {
-            channel.subscription = None;
-            channel.told_error = true;
-            let told = system(version, channel, false, extension::POSTGRES_CHANGES, reason);
-            self.effects.push(Effect::Send(told));
+        if let Some(topic) = self.subscribed(id).map(|channel| channel.topic.clone()) {
+            self.void_channel(&topic, reason.to_owned());
         }
     }
 

@@ -181,6 +181,8 @@ impl Connection<'_> {
         let most_questions = self.app.settings.max_channels;
         // Keys of issuers go, and keys of bots are revoked.
         let mut keys = self.app.verifier.changes();
+        // Tables are published, and taken off.
+        let mut tables = self.app.catalog.changes();
         let mut frames = Vec::new();
         let mut idle = pin!(tokio::time::sleep(idle_timeout));
         let mut expiry = pin!(tokio::time::sleep(idle_timeout));
@@ -226,6 +228,10 @@ impl Connection<'_> {
                 }
                 Ok(()) = keys.changed() => {
                     self.machine.revalidate();
+                    self.carry_out(None);
+                }
+                Ok(()) = tables.changed() => {
+                    self.machine.retry();
                     self.carry_out(None);
                 }
                 () = expiry.as_mut(), if next_expiry.is_some() => {

@@ -32,7 +32,8 @@ impl Machine<'_> {
 
         // The channel that this one replaces ends now, whatever becomes of this one; the client hears of it after the reply.
         let replaced = self.channels.remove(&*message.topic).map(|old| {
-            let close = self.version == Version::V2 || (!old.join_ref.is_null() && !old.told_error);
+            let close =
+                self.version == Version::V2 || (!old.join_ref.is_null() && old.problem.is_none());
             let join_ref = old.join_ref.clone();
             self.drop_channel(old);
             close.then_some(join_ref)
@@ -95,7 +96,7 @@ impl Machine<'_> {
                 waiting_bytes: 0,
             }),
             asked: 0,
-            told_error: false,
+            problem: None,
             topic: topic.clone(),
         };
         let has_bindings = !channel.wanted.config.bindings.is_empty();
@@ -208,7 +209,7 @@ impl Machine<'_> {
                     Outcome::Denied => Some(ends::no_read_right(&sub_topic)),
                     Outcome::Bound(_) | Outcome::Unavailable => None,
                 };
-                channel.told_error = problem.is_some();
+                channel.problem.clone_from(&problem);
                 let told = match &problem {
                     Some(problem) => Some(system(
                         self.version,
@@ -261,6 +262,7 @@ impl Machine<'_> {
         };
         match outcome {
             Outcome::Bound(bindings) => {
+                channel.problem = None;
                 let id = SubscriptionId::next();
                 let replaced = channel.subscription.replace(id);
                 let told = system(
@@ -280,19 +282,11 @@ impl Machine<'_> {
                     greeting: vec![told],
                 }));
             }
-            Outcome::Wrong(refusal) => {
-                channel.told_error = true;
-                let told = system(
-                    self.version,
-                    channel,
-                    false,
-                    extension::POSTGRES_CHANGES,
-                    &refusal.to_string(),
-                );
-                let ended = channel.subscription.take();
-                self.effects.extend(ended.map(Effect::Unsubscribe));
-                self.effects.push(Effect::Send(told));
-            }
+            Outcome::Wrong(refusal) => self.void_channel(topic, refusal.to_string()),
+            // It was let in although it may not see what it names, and still may not.
+            Outcome::Denied
+                if self.rules.unauthorized_join == UnauthorizedJoin::System
+                    && channel.subscription.is_none() => {}
             Outcome::Denied => {
                 let sub_topic = channel.key.sub_topic.clone();
                 self.end(topic, &ends::no_read_right(&sub_topic));
@@ -364,6 +358,38 @@ impl Machine<'_> {
             message,
             asked: self.questions,
         });
+    }
+
+    /// The catalog has changed: bindings that were wrong may be right now.
+    pub(in crate::connection) fn retry(&mut self) {
+        let wrong: Vec<_> = self
+            .joined()
+            .filter(|channel| channel.problem.is_some() && channel.subscription.is_none())
+            .map(|channel| channel.topic.clone())
+            .collect();
+        for topic in wrong {
+            self.ask(&topic, true);
+        }
+    }
+
+    /// The bindings are not live any more, and the channel lives on. It is told once.
+    pub(super) fn void_channel(&mut self, topic: &str, problem: String) {
+        let Some(channel) = self.channels.get_mut(topic) else {
+            return;
+        };
+        let ended = channel.subscription.take();
+        if channel.problem.as_ref() != Some(&problem) {
+            let told = system(
+                self.version,
+                channel,
+                false,
+                extension::POSTGRES_CHANGES,
+                &problem,
+            );
+            self.effects.push(Effect::Send(told));
+        }
+        channel.problem = Some(problem);
+        self.effects.extend(ended.map(Effect::Unsubscribe));
     }
 
     pub(super) fn resume(&mut self, waiting: Vec<Waiting>, now: i64) {
