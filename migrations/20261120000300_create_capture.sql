@@ -82,6 +82,13 @@ begin
                                pg_catalog.pg_partition_root(attach.relation)::text);
   end if;
 
+  -- Asked before CREATE TRIGGER takes its lock, which it does before it looks at the rights.
+  if not pg_catalog.has_table_privilege(attach.relation, 'TRIGGER') then
+    raise exception 'role % may not create a trigger on %', current_user, attach.relation
+      using errcode = 'insufficient_privilege',
+            hint = pg_catalog.format('grant trigger on table %s to %I', attach.relation, current_user);
+  end if;
+
   -- Two gateways may start at once.
   perform pg_catalog.pg_advisory_xact_lock(1953064037, 2);
   select w.id into existing from tidings.watched w where w.relation = attach.relation;

@@ -19,8 +19,8 @@ $$;
 --
 -- The order by sequence number keeps the statements of a transaction, and changes of the same row, in their order: the
 -- number is drawn while the row's lock is held. A transaction that began after another's commit has higher numbers.
--- Control rows (op C: somebody's right has changed) have their place before their transaction's first change: the right was
--- lost in the moment in which all of the transaction became visible.
+-- Control rows (op C: somebody's right has changed) come before all else that a read returns: what was committed after the
+-- loss may have drawn its number before it, and within one read the order of commits is not known.
 create function tidings.read(since pg_snapshot)
 returns table (snapshot text, place bigint, seq bigint, xid text, watch_id integer, op "char", committed_at text, age double precision, new_record json, old_record json)
 language sql stable
@@ -33,7 +33,7 @@ as $$
   select pg_current_snapshot()::text, null::bigint, null::bigint, null::text, null::integer, null::"char", null::text, null::double precision, null::json, null::json
   union all
   select null,
-         case u.op when 'C' then (select min(f.seq) - 1 from tidings.changes f where f.xid = u.xid) else u.seq end,
+         case u.op when 'C' then 0 else u.seq end,
          u.seq, u.xid::text, u.watch_id, u.op,
          to_char(
            coalesce(

@@ -12,7 +12,7 @@ as $$
          -- The publication's own flags count for the tables that it brought.
          w.origin <> 'publication' or p.pubinsert, w.origin <> 'publication' or p.pubupdate,
          w.origin <> 'publication' or p.pubdelete, c.relreplident = 'f',
-         (select pg_catalog.json_agg(pg_catalog.json_build_object(
+         (select coalesce(pg_catalog.json_agg(pg_catalog.json_build_object(
                    'name', a.attname,
                    'type', t.typname,
                    -- A domain is rendered and compared as its base type.
@@ -22,7 +22,7 @@ as $$
                    'key', coalesce(a.attnum = any (i.indkey::smallint[]), false),
                    -- Equal values of such a column may differ in their bytes.
                    'deterministic', coalesce((select l.collisdeterministic from pg_catalog.pg_collation l where l.oid = a.attcollation), true)
-                 ) order by a.attnum)
+                 ) order by a.attnum), '[]')
             from pg_catalog.pg_attribute a
             join pg_catalog.pg_type t on t.oid = a.atttypid
             left join pg_catalog.pg_type b on b.oid = t.typbasetype
@@ -90,16 +90,18 @@ begin
      and pg_catalog.has_schema_privilege(role_oid, c.relnamespace, 'USAGE')
      and pg_catalog.has_column_privilege(role_oid, access.relation, a.attnum, 'SELECT');
 
-  restricted := tidings.is_restricted(access.relation, role_oid);
+  -- A table that is gone may be read by nobody.
+  restricted := coalesce(tidings.is_restricted(access.relation, role_oid), true);
   if not restricted then
     reads := '{}';
     return next;
     return;
   end if;
 
-  -- As PostgreSQL combines them: any permissive policy allows, every restrictive one must. Those for PUBLIC (0) and
+  -- As PostgreSQL combines them, in its order, which shows where a policy raises an error: every restrictive policy must
+  -- allow, by name, and any permissive one, by name from the last. Those for PUBLIC (0) and
   -- for roles whose privileges the role has. No permissive policy means no.
-  select pg_catalog.string_agg('(' || pg_catalog.pg_get_expr(p.polqual, p.polrelid) || ')', ' or ' order by p.polname)
+  select pg_catalog.string_agg('(' || pg_catalog.pg_get_expr(p.polqual, p.polrelid) || ')', ' or ' order by p.polname desc)
            filter (where p.polpermissive),
          pg_catalog.string_agg('(' || pg_catalog.pg_get_expr(p.polqual, p.polrelid) || ')', ' and ' order by p.polname)
            filter (where not p.polpermissive),
@@ -131,8 +133,8 @@ begin
                     where member = 0 or pg_catalog.pg_has_role(role_oid, member, 'USAGE'));
   end if;
 
-  head := 'select coalesce((' || allowing || ')' || coalesce(' and ' || limiting, '')
-       || ', false) from pg_catalog.json_populate_record(null::' || access.relation || ', ';
+  head := 'select coalesce(' || coalesce(limiting || ' and ', '') || '(' || allowing
+       || '), false) from pg_catalog.json_populate_record(null::' || access.relation || ', ';
   tail := ') as ' || pg_catalog.quote_ident(name_);
   if exists (
     select from pg_catalog.pg_policy p

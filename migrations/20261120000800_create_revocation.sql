@@ -20,7 +20,10 @@ set search_path = ''
 as $$
   select expression is null
       or (expression::text !~ ':boolop not'
-          and expression::text !~ '\{(BOOLEANTEST|CASE|COALESCE|NULLTEST :arg \{SUBLINK)'
+          and expression::text !~ '\{(BOOLEANTEST|CASE|COALESCE|DISTINCTEXPR|NULLIFEXPR|NULLTEST :arg \{SUBLINK)'
+          -- Truth values compared with each other, or handed to a function.
+          and expression::text !~ ':opno (58|59|85|91|1694|1695) '
+          and expression::text !~ '\{FUNCEXPR[^{}]*:args \(\{SUBLINK :subLinkType [02] '
           and expression::text !~ ':hasAggs true'
           and expression::text !~ ':hasWindowFuncs true'
           and expression::text !~ ':setOperations \{'
@@ -29,8 +32,9 @@ as $$
           and expression::text !~ ':jointype [1-9]'
           -- A subquery that is compared as a value may select from settings, as in (select auth.uid()), but not from tables.
           and not exists (
-            select from pg_catalog.regexp_matches(expression::text, ':subLinkType [134567] .*?:rtable (<>|\()', 'g') as found
-             where found[1] = '('))
+            select from pg_catalog.regexp_matches(expression::text, ':subLinkType 4 .*?:rtable (<>|\()', 'g') as found
+             where found[1] = '(')
+          and expression::text !~ ':subLinkType [13567] ')
 $$;
 
 -- What the verdicts on a table rest on: the tables and columns that its SELECT policies read, those that the policies of
@@ -207,6 +211,10 @@ begin
     problem := null;
     mend := null;
     begin
+      -- Asked before CREATE TRIGGER takes its lock, which it does before it looks at the rights.
+      if wanted.columns is not null and not pg_catalog.has_table_privilege(wanted.table_, 'TRIGGER') then
+        raise exception 'role % may not create a trigger on %', current_user, wanted.table_;
+      end if;
       if exists (select from pg_catalog.pg_class c where c.oid = wanted.table_) then
         execute pg_catalog.format('drop trigger if exists tidings_dependency on %s', wanted.table_);
         execute pg_catalog.format('drop trigger if exists tidings_dependency_update on %s', wanted.table_);
@@ -216,7 +224,7 @@ begin
       if wanted.columns is not null then
         insert into tidings.depended (relation, columns, inserts) values (wanted.table_, wanted.columns, wanted.inserts)
           returning id into dep_id;
-        select pg_catalog.string_agg(pg_catalog.format('old.%1$I is distinct from new.%1$I', c), ' or ') into differs
+        select pg_catalog.string_agg(pg_catalog.format('old.%1$I::text is distinct from new.%1$I::text', c), ' or ') into differs
           from pg_catalog.unnest(wanted.columns) c;
         execute pg_catalog.format(
           'create trigger tidings_dependency after %s on %s for each row execute function tidings.capture_dependency(%L, %L)',
@@ -254,6 +262,11 @@ language plpgsql security definer
 set search_path = ''
 as $$
 begin
+  -- What is temporary is nobody else's: no policy can refer to it. A DROP lists nothing here, and counts.
+  if exists (select from pg_catalog.pg_event_trigger_ddl_commands())
+     and not exists (select from pg_catalog.pg_event_trigger_ddl_commands() c where c.schema_name is distinct from 'pg_temp') then
+    return;
+  end if;
   insert into tidings.changes (watch_id, slot, op)
   values (0, tidings.slot_at(pg_catalog.clock_timestamp()), 'C');
   perform pg_catalog.pg_notify('tidings', '');

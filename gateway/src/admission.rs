@@ -351,7 +351,9 @@ fn describe(error: &sqlx::Error) -> Option<String> {
         "42809" => "wrong_object_type",
         other if other.starts_with("22") => "data_exception",
         other if other.starts_with("23") => "integrity_constraint_violation",
-        _ => return None,
+        // These say more of the server's state than of the binding.
+        other if ["08", "40", "53", "55", "57"].contains(&&other[..2]) => return None,
+        _ => "error",
     };
     Some(format!("ERROR {code} ({name}) {}", error.message()))
 }

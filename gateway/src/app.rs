@@ -6,7 +6,7 @@ use std::{
 };
 
 use sqlx::{PgPool, Row};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::{
     admission::Admission,
@@ -221,9 +221,10 @@ async fn maintain(
 ) {
     let mut sync = tokio::time::interval(SYNC_INTERVAL);
     let mut trim = tokio::time::interval(TRIM_INTERVAL);
+    let mut changes = catalog.changes();
     loop {
         tokio::select! {
-            _ = sync.tick() => match compare(&catalog, &authorizer).await {
+            _ = sync.tick() => match compare(&catalog, &authorizer, &mut changes).await {
                 Ok(false) => {}
                 Ok(true) => replan.notify_one(),
                 Err(error) => tracing::debug!(
@@ -245,8 +246,12 @@ async fn maintain(
 async fn compare(
     catalog: &Catalog,
     authorizer: &Authorizer,
+    changes: &mut watch::Receiver<()>,
 ) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
-    let tables = catalog.sync().await?;
+    catalog.sync().await?;
     let rights = authorizer.refresh(&catalog.tables()).await?;
+    // Also what somebody else has found meanwhile.
+    let tables = changes.has_changed().unwrap_or(false);
+    changes.mark_unchanged();
     Ok(tables || rights)
 }

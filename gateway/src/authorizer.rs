@@ -21,7 +21,7 @@ use sqlx::PgPool;
 use tokio::sync::oneshot;
 
 pub use self::access::{Access, Reads};
-use self::lane::{Asking, Lanes};
+use self::lane::{ANSWER_TIMEOUT, Asking, BATCH_TIMEOUT, Lanes};
 use crate::{
     auth::Principal,
     catalog::{Table, TableId, Tables},
@@ -72,12 +72,13 @@ pub struct Authorizer {
     pool: PgPool,
     lanes: Lanes,
     known: Mutex<KnownAccess>,
+    loading: tokio::sync::Mutex<()>,
     /// Questions under way, for those who ask the same.
     asked: Mutex<HashMap<Question, Shared<oneshot::Receiver<Vec<bool>>>>>,
 }
 
-/// Tick, statement, principal, row.
-type Question = (u64, Arc<str>, Arc<Principal>, Box<str>);
+/// Tick, how it is asked, principal, row. All of how it is asked: the text of a statement alone may mean another table.
+type Question = (u64, Asking, Arc<Principal>, Box<str>);
 
 /// Takes a question off the list when it has been answered, or given up.
 struct Asked<'a> {
@@ -95,7 +96,12 @@ impl Drop for Asked<'_> {
     }
 }
 
-type KnownAccess = HashMap<(TableId, Box<str>), Known>;
+#[derive(Default)]
+struct KnownAccess {
+    entries: HashMap<(TableId, Box<str>), Known>,
+    /// Grows whenever all of it is forgotten.
+    generation: u64,
+}
 
 /// What the catalog said of a table and a role, and when somebody last needed it.
 struct Known {
@@ -120,6 +126,7 @@ impl Authorizer {
             pool,
             lanes: Lanes::start(database, connections, statement_timeout, lifecycle),
             known: Mutex::default(),
+            loading: tokio::sync::Mutex::default(),
             asked: Mutex::default(),
         }
     }
@@ -127,24 +134,40 @@ impl Authorizer {
     /// What the role may read of the table.
     pub async fn access(&self, table: &Arc<Table>, role: &str) -> Result<Arc<Access>, Error> {
         let key = (table.id, Box::from(role));
-        if let Some(known) = self.known().get_mut(&key)
-            && Arc::ptr_eq(&known.access.table, table)
-        {
-            known.used = Instant::now();
-            return Ok(known.access.clone());
+        if let Some(access) = self.recall(&key, table) {
+            return Ok(access);
         }
-        let access = Arc::new(self.load(table, role).await?);
+        // A burst of joins asks the catalog once.
+        let _loading = self.loading.lock().await;
+        loop {
+            if let Some(access) = self.recall(&key, table) {
+                return Ok(access);
+            }
+            let generation = self.known().generation;
+            let access = Arc::new(self.load(table, role).await?);
+            let mut known = self.known();
+            // What was read before the catalog changed must not be remembered after.
+            if known.generation == generation {
+                if known.entries.len() < ACCESS_ENTRIES {
+                    let entry = Known {
+                        used: Instant::now(),
+                        access: access.clone(),
+                    };
+                    known.entries.insert(key, entry);
+                }
+                return Ok(access);
+            }
+        }
+    }
+
+    fn recall(&self, key: &(TableId, Box<str>), table: &Arc<Table>) -> Option<Arc<Access>> {
         let mut known = self.known();
-        if known.len() < ACCESS_ENTRIES {
-            known.insert(
-                key,
-                Known {
-                    used: Instant::now(),
-                    access: access.clone(),
-                },
-            );
+        let known = known.entries.get_mut(key)?;
+        if !Arc::ptr_eq(&known.access.table, table) {
+            return None;
         }
-        Ok(access)
+        known.used = Instant::now();
+        Some(known.access.clone())
     }
 
     async fn load(&self, table: &Arc<Table>, role: &str) -> Result<Access, Error> {
@@ -155,35 +178,41 @@ impl Authorizer {
 
     /// Forgets what the catalog said: it says something else now.
     pub fn forget(&self) {
-        self.known().clear();
+        let mut known = self.known();
+        known.generation += 1;
+        known.entries.clear();
     }
 
     /// Asks the catalog again about every role and table in use. Returns whether any answer differs from the one before.
     pub async fn refresh(&self, tables: &Tables) -> Result<bool, Error> {
         let in_use: Vec<_> = {
             let mut known = self.known();
-            known.retain(|(table, _), known| {
+            known.entries.retain(|(table, _), known| {
                 known.used.elapsed() < ACCESS_UNUSED && tables.get(*table).is_some()
             });
-            known
-                .iter()
+            let entries = known.entries.iter();
+            entries
                 .map(|(key, known)| (key.clone(), known.access.clone()))
                 .collect()
         };
-        let mut changed = false;
+        let mut changed = Vec::new();
         for (key, before) in in_use {
             let Some(table) = tables.get(key.0) else {
                 continue;
             };
             let now = Arc::new(self.load(table, &key.1).await?);
             if *now != *before {
-                changed = true;
-                if let Some(known) = self.known().get_mut(&key) {
-                    known.access = now;
-                }
+                changed.push((key, now));
             }
         }
-        Ok(changed)
+        // All or nothing: a difference that is noted must be acted on.
+        let mut known = self.known();
+        for (key, now) in &changed {
+            if let Some(known) = known.entries.get_mut(key) {
+                known.access = now.clone();
+            }
+        }
+        Ok(!changed.is_empty())
     }
 
     /// Whether the principal may subscribe to the rows whose columns have these values, and how its rows are then
@@ -303,7 +332,9 @@ impl Authorizer {
             let Some((access, asking, distinct, rows)) = question else {
                 return Ok((key, places));
             };
-            let verdicts = self.ask(asking, &access, &key.1, distinct).await?;
+            let verdicts = self
+                .ask(asking, &access, &key.1, distinct, BATCH_TIMEOUT)
+                .await?;
             let seen = rows
                 .into_iter()
                 .filter(|(_, row)| verdicts.get(*row) == Some(&true))
@@ -333,12 +364,7 @@ impl Authorizer {
         row: Box<str>,
         tick: u64,
     ) -> Result<Vec<bool>, Error> {
-        let key = (
-            tick,
-            asking.statement.clone(),
-            principal.clone(),
-            row.clone(),
-        );
+        let key = (tick, asking.clone(), principal.clone(), row.clone());
         let (answer, answered) = oneshot::channel();
         let others = {
             let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
@@ -350,17 +376,21 @@ impl Authorizer {
                 }
             }
         };
+        // A yes is shared. A no may be from before a grant, and whoever asked first may have failed or gone: then everybody asks
+        // for himself.
         if let Some(others) = others
             && let Ok(verdicts) = others.await
+            && verdicts == [true]
         {
             return Ok(verdicts);
         }
-        // Whoever asked first may have failed or gone; then everybody asks for himself.
         let _done = Asked {
             authorizer: self,
             key: &key,
         };
-        let verdicts = self.ask(asking, access, principal, vec![row]).await?;
+        let verdicts = self
+            .ask(asking, access, principal, vec![row], ANSWER_TIMEOUT)
+            .await?;
         let _ = answer.send(verdicts.clone());
         Ok(verdicts)
     }
@@ -372,11 +402,12 @@ impl Authorizer {
         access: &Access,
         principal: &Arc<Principal>,
         rows: Vec<Box<str>>,
+        patience: Duration,
     ) -> Result<Vec<bool>, Error> {
         let asked = rows.len();
         match self
             .lanes
-            .ask(asking.clone(), principal.clone(), rows.clone())
+            .ask(asking.clone(), principal.clone(), rows.clone(), patience)
             .await
         {
             Ok(verdicts) => Ok(verdicts),
@@ -387,9 +418,10 @@ impl Authorizer {
             }
             // One bad row must not decide for the others.
             Err(lane::Error::Refused(_)) => {
-                let each = rows
-                    .into_iter()
-                    .map(|row| self.lanes.ask(asking.clone(), principal.clone(), vec![row]));
+                let each = rows.into_iter().map(|row| {
+                    self.lanes
+                        .ask(asking.clone(), principal.clone(), vec![row], patience)
+                });
                 let mut verdicts = Vec::with_capacity(asked);
                 for answer in join_all(each).await {
                     match answer {

@@ -145,7 +145,7 @@ mod tests {
         let settings = Settings::from_pairs([URL, SECRET]).unwrap();
         assert_eq!(settings.listen.to_string(), "127.0.0.1:4000");
         assert_eq!(settings.watch, ["public.chat_messages"]);
-        assert_eq!(settings.outbox_bytes, 1024 * 1024);
+        assert_eq!(settings.outbox_bytes, 8 * 1024 * 1024);
         assert_eq!(settings.idle_timeout, Duration::from_secs(60));
         assert!(settings.presence_default);
         assert_eq!(settings.old_record, OldRecord::Full);

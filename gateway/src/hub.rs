@@ -168,9 +168,10 @@ impl Verdicts {
         }
     }
 
-    fn may_see(&self, table: TableId, principal: &Arc<Principal>, place: usize) -> bool {
-        self.visible
-            .get(&(table, principal.clone()))
+    fn may_see(&self, table: TableId, member: &Member, place: usize) -> bool {
+        let visible = |principal: &Arc<Principal>| self.visible.get(&(table, principal.clone()));
+        visible(&member.principal)
+            .or_else(|| visible(member.former.as_ref()?))
             .is_some_and(|places| places.contains(&place))
     }
 
@@ -206,11 +207,12 @@ impl Hub {
         if state.rights.is_outdated(subscription.verified) {
             return Err(Box::new(Outdated(subscription)));
         }
-        if let Some(replaced) = replaced {
-            state.remove(replaced);
-        }
+        // A batch that was surveyed before this moment and is delivered after it has asked about the former principal.
+        let former = replaced
+            .and_then(|replaced| state.remove(replaced))
+            .map(|member| member.principal);
         for frame in greeting {
-            subscription.outbox.push(frame.clone());
+            subscription.outbox.push_greeting(frame.clone());
         }
         let Subscription {
             id,
@@ -234,6 +236,7 @@ impl Hub {
                 outbox,
                 wanted,
                 verified,
+                former,
             },
         );
         Ok(())
@@ -355,7 +358,7 @@ impl Hub {
                 let frame = Frame::text(encoded.frame(&group.key, columns, &ids));
                 for member in group.members() {
                     let trusted = decided && member.verified.tick >= stale_since;
-                    if trusted || verdicts.may_see(change.table, &member.principal, place) {
+                    if trusted || verdicts.may_see(change.table, member, place) {
                         fullest = fullest.max(member.outbox.push(frame.clone()));
                         deliveries += 1;
                     }
@@ -413,6 +416,14 @@ impl State {
         else {
             return;
         };
+        // Two may have been asked about the same; the older answer must not undo the newer.
+        if self.rights.is_outdated(verified)
+            || group
+                .last_verified(id)
+                .is_none_or(|last| verified.tick < last.tick)
+        {
+            return;
+        }
         if group.key.bindings == bindings {
             group.verify(id, verified);
             return;

@@ -102,7 +102,7 @@ impl Topics {
         let mut topic = self.topics.entry(key.clone()).or_default();
         if member.presence_enabled {
             let state = topic.state();
-            member.outbox.push(Frame::text(protocol::encode(
+            member.outbox.push_greeting(Frame::text(protocol::encode(
                 member.version,
                 &member.join_ref,
                 &Ref::NULL,

@@ -5,9 +5,9 @@
 //! carries the principal's mark and answers nothing unless the first has taken effect.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -32,8 +32,12 @@ const WAITING: usize = 1024;
 const IN_FLIGHT: usize = 128;
 /// Statements that one lane keeps prepared.
 const PREPARED: usize = 512;
-/// How long an answer may take: the server's statement timeout plus waiting in line.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a join waits for an answer: the server's statement timeout plus waiting in line.
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a batch of changes waits, which may have very many questions. Lost connections are noticed sooner.
+pub(super) const BATCH_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long PostgreSQL may take for a filter, which a client has written: a regular expression can be made to take for ever.
+const FILTER_TIMEOUT: Duration = Duration::from_millis(500);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(5);
 
@@ -46,7 +50,7 @@ pub(super) enum Error {
 }
 
 /// How a question is put.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Asking {
     pub(super) statement: Arc<str>,
     /// What the statement needs first. It is undone with the transaction that asks.
@@ -65,6 +69,8 @@ pub(super) struct Lanes {
     /// One queue for questions as principals, one for filters: neither changes the other's role.
     principals: async_queue::Queue<Question>,
     filters: async_queue::Queue<Question>,
+    /// Filters that took too long.
+    endless: Mutex<HashSet<Arc<str>>>,
 }
 
 /// One queue that several tasks take from.
@@ -106,11 +112,18 @@ impl Lanes {
     ) -> Lanes {
         let (principals, for_principals) = async_queue::queue(WAITING);
         let (filters, for_filters) = async_queue::queue(WAITING);
-        let takers = std::iter::repeat_n(for_principals, connections.max(1)).chain([for_filters]);
-        for questions in takers {
+        // A filter is a client's text: its lane finds no operator that somebody else has made.
+        let of_principals = format!("set statement_timeout = {}", statement_timeout.as_millis());
+        let of_filters = format!(
+            "set statement_timeout = {}; set search_path = ''",
+            statement_timeout.min(FILTER_TIMEOUT).as_millis()
+        );
+        let takers = std::iter::repeat_n((for_principals, of_principals), connections.max(1))
+            .chain([(for_filters, of_filters)]);
+        for (questions, session) in takers {
             let lane = Lane {
                 database: database.clone(),
-                statement_timeout,
+                session,
                 questions,
             };
             // Connections that drain may still join, so the lanes outlive the soft stop.
@@ -125,6 +138,7 @@ impl Lanes {
         Lanes {
             principals,
             filters,
+            endless: Mutex::default(),
         }
     }
 
@@ -133,30 +147,71 @@ impl Lanes {
         asking: Asking,
         principal: Arc<Principal>,
         rows: Vec<Box<str>>,
+        patience: Duration,
     ) -> Result<Vec<bool>, Error> {
         metrics::counter!(names::VERDICT_QUERIES).increment(1);
-        put(&self.principals, asking, Some(principal), rows).await
+        put(&self.principals, asking, Some(principal), rows, patience).await
     }
 
+    /// Which rows match. A row for which the filter raises an error does not; a filter that takes too long is not asked again.
     pub(super) async fn matches(
         &self,
         statement: Arc<str>,
         rows: Vec<Box<str>>,
     ) -> Result<Vec<bool>, super::Error> {
-        put(
-            &self.filters,
-            Asking {
-                statement,
-                definition: None,
-            },
-            None,
-            rows,
-        )
-        .await
-        .map_err(|error| match error {
-            Error::Unavailable(source) => super::Error::Unavailable(source),
-            Error::Refused(source) => super::Error::Unavailable(Some(source.into())),
-        })
+        let asked = rows.len();
+        if self.endless().contains(&statement) {
+            return Ok(vec![false; asked]);
+        }
+        match self.match_rows(&statement, rows.clone()).await {
+            Ok(matches) => return Ok(matches),
+            Err(Error::Unavailable(source)) => return Err(super::Error::Unavailable(source)),
+            Err(Error::Refused(error)) if error.code() == Some(&SqlState::QUERY_CANCELED) => {
+                self.give_up(statement);
+                return Ok(vec![false; asked]);
+            }
+            Err(Error::Refused(_)) => {}
+        }
+        let mut matches = Vec::with_capacity(asked);
+        for row in rows {
+            matches.push(match self.match_rows(&statement, vec![row]).await {
+                Ok(matched) => matched == [true],
+                Err(Error::Unavailable(source)) => return Err(super::Error::Unavailable(source)),
+                Err(Error::Refused(error)) => {
+                    if error.code() == Some(&SqlState::QUERY_CANCELED) {
+                        self.give_up(statement);
+                        return Ok(vec![false; asked]);
+                    }
+                    false
+                }
+            });
+        }
+        Ok(matches)
+    }
+
+    async fn match_rows(
+        &self,
+        statement: &Arc<str>,
+        rows: Vec<Box<str>>,
+    ) -> Result<Vec<bool>, Error> {
+        let asking = Asking {
+            statement: statement.clone(),
+            definition: None,
+        };
+        put(&self.filters, asking, None, rows, BATCH_TIMEOUT).await
+    }
+
+    fn give_up(&self, statement: Arc<str>) {
+        tracing::warn!("a filter takes too long and matches nothing from now on");
+        let mut endless = self.endless();
+        if endless.len() == PREPARED {
+            endless.clear();
+        }
+        endless.insert(statement);
+    }
+
+    fn endless(&self) -> MutexGuard<'_, HashSet<Arc<str>>> {
+        self.endless.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -165,6 +220,7 @@ async fn put(
     asking: Asking,
     principal: Option<Arc<Principal>>,
     rows: Vec<Box<str>>,
+    patience: Duration,
 ) -> Result<Vec<bool>, Error> {
     let (answer, answered) = oneshot::channel();
     let asked = async {
@@ -180,14 +236,15 @@ async fn put(
             .map_err(|_| Error::Unavailable(None))?;
         answered.await.map_err(|_| Error::Unavailable(None))?
     };
-    tokio::time::timeout(ANSWER_TIMEOUT, asked)
+    tokio::time::timeout(patience, asked)
         .await
         .unwrap_or_else(|late| Err(Error::Unavailable(Some(late.into()))))
 }
 
 struct Lane {
     database: database::Target,
-    statement_timeout: Duration,
+    /// What makes the session what it is to be.
+    session: String,
     questions: async_queue::Taker<Question>,
 }
 
@@ -231,12 +288,7 @@ impl Lane {
     /// Answers until nobody asks any more. Returns an error when the connection is lost.
     async fn serve(&self, client: &Client) -> Result<(), tokio_postgres::Error> {
         // A policy that never ends must not stop the others behind it.
-        client
-            .batch_execute(&format!(
-                "set statement_timeout = {}",
-                self.statement_timeout.as_millis()
-            ))
-            .await?;
+        client.batch_execute(&self.session).await?;
         let as_principal = client.prepare(BECOME).await?;
         let mut prepared: HashMap<Arc<str>, Statement> = HashMap::new();
         let mut waiting = Vec::new();
@@ -368,7 +420,8 @@ fn verdict_error(error: tokio_postgres::Error) -> Error {
         None => true,
         Some(code) => {
             let class = &code.code()[..2];
-            matches!(class, "08" | "40" | "53" | "55")
+            matches!(class, "08" | "40" | "53")
+                || *code == SqlState::LOCK_NOT_AVAILABLE
                 || (class == "57" && *code != SqlState::QUERY_CANCELED)
         }
     };

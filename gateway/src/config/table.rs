@@ -102,7 +102,7 @@ pub static TABLE: &[Setting] = &[
     ),
     setting(
         "outbox_bytes",
-        Default::Value("1MiB"),
+        Default::Value("8MiB"),
         "A client for which more than this waits to be written is too slow, and is closed.",
     ),
     setting(

@@ -23,6 +23,11 @@ pub(super) struct Channel {
     pub(super) member: MemberId,
     pub(super) subscription: Option<SubscriptionId>,
     pub(super) phase: Phase,
+    /// While a new token is being asked about: the token of the subscription that is still live, and what it is good for. It
+    /// ends the channel when it expires, whatever is pushed meanwhile.
+    pub(super) live: Option<(String, Verified)>,
+    /// A token that came while another was being asked about.
+    pub(super) next_token: Option<ClientMessage>,
     /// The newest question that was asked for this channel; an answer to an older one is void.
     pub(super) asked: u64,
     /// Why its bindings are not live, as it was told. It makes Python's client join again without leaving.
@@ -50,11 +55,35 @@ pub(super) enum Waiting {
     Broadcast(UserBroadcast),
 }
 
+impl Channel {
+    /// When it ends by itself.
+    pub(super) fn expires_at(&self) -> i64 {
+        let live = self
+            .live
+            .as_ref()
+            .map_or(i64::MAX, |(_, live)| live.expires_at);
+        self.verified.expires_at.min(live)
+    }
+
+    /// The tokens on which it rests.
+    pub(super) fn tokens(&self) -> impl Iterator<Item = (&str, &Verified)> {
+        let live = self
+            .live
+            .iter()
+            .map(|(token, verified)| (token.as_str(), verified));
+        live.chain([(self.token.as_str(), &self.verified)])
+    }
+}
+
 impl Waiting {
     pub(super) fn size(&self) -> usize {
         match self {
-            Waiting::Message(message) => message.payload.get().len(),
-            Waiting::Broadcast(broadcast) => broadcast.payload.len(),
+            Waiting::Message(message) => {
+                message.payload.get().len() + message.topic.len() + message.event.len()
+            }
+            Waiting::Broadcast(broadcast) => {
+                broadcast.payload.len() + broadcast.topic.len() + broadcast.event.len()
+            }
         }
     }
 }

@@ -164,7 +164,9 @@ impl<'a> Machine<'a> {
         let lost: Vec<_> = self
             .joined()
             .filter_map(|channel| {
-                let error = self.verifier.trust(&channel.token).err()?;
+                let error = channel
+                    .tokens()
+                    .find_map(|(token, _)| self.verifier.trust(token).err())?;
                 Some((channel.topic.clone(), join::ended_by(error)))
             })
             .collect();
@@ -184,23 +186,28 @@ impl<'a> Machine<'a> {
         };
         match std::mem::replace(&mut channel.phase, Phase::Joined) {
             Phase::Joining(joining) => self.finish_join(topic, joining, outcome, now),
-            Phase::Joined => self.finish_renewal(topic, outcome),
+            Phase::Joined => {
+                channel.live = None;
+                let next = channel.next_token.take();
+                self.finish_renewal(topic, outcome);
+                if let Some(next) = next {
+                    self.renew(next, now, true);
+                }
+            }
         }
     }
 
     /// When the next token expires.
     pub(super) fn next_expiry(&self) -> Option<i64> {
-        self.joined()
-            .map(|channel| channel.verified.expires_at)
-            .min()
+        self.joined().map(Channel::expires_at).min()
     }
 
     /// Ends the channels whose token has expired.
     pub(super) fn expire(&mut self, now: i64) {
         let expired: Vec<_> = self
             .joined()
-            .filter(|channel| channel.verified.expires_at <= now)
-            .map(|channel| (channel.topic.clone(), channel.verified.expires_at))
+            .filter(|channel| channel.expires_at() <= now)
+            .map(|channel| (channel.topic.clone(), channel.expires_at()))
             .collect();
         for (topic, expires_at) in expired {
             self.end(&topic, &ends::token_expired(now - expires_at));
@@ -226,13 +233,14 @@ impl<'a> Machine<'a> {
 
     /// Whether an operator means somebody who uses this connection.
     pub(super) fn concerns(&self, whom: &Whom, now: i64) -> bool {
-        self.channels
-            .values()
-            .any(|channel| whom.fits(&channel.verified.principal))
-            || self
-                .verifier
-                .verify(&self.token, now)
-                .is_ok_and(|verified| whom.fits(&verified.principal))
+        self.channels.values().any(|channel| {
+            channel
+                .tokens()
+                .any(|(_, verified)| whom.fits(&verified.principal))
+        }) || self
+            .verifier
+            .verify(&self.token, now)
+            .is_ok_and(|verified| whom.fits(&verified.principal))
     }
 
     fn subscribed(&mut self, id: SubscriptionId) -> Option<&mut Channel> {

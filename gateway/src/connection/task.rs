@@ -1,6 +1,6 @@
 //! The life of a socket: reads frames, carries out what the machine decides, writes what waits in the outbox.
 
-use std::{collections::HashSet, convert::Infallible, pin::pin, sync::Arc, time::Duration};
+use std::{collections::HashMap, convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
 use futures::{FutureExt, SinkExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use protocol::{ClientFrame, ClientMessage, close};
@@ -121,8 +121,8 @@ struct Connection<'a> {
     machine: Machine<'a>,
     /// Joins that are being authorized.
     questions: FuturesUnordered<BoxFuture<'static, Answer>>,
-    /// Subscriptions among them that wait to be made, unless they end first.
-    late: HashSet<SubscriptionId>,
+    /// Subscriptions among them that wait to be made, unless they end first, and those that are live in their stead.
+    late: HashMap<SubscriptionId, Option<SubscriptionId>>,
     channels: usize,
 }
 
@@ -145,7 +145,7 @@ pub async fn serve(app: Arc<App>, mut socket: WebSocketStream<TcpStream>, opened
         outbox: Arc::new(Outbox::new(limits)),
         machine: Machine::new(opened.version, opened.token, &app.verifier, rules),
         questions: FuturesUnordered::new(),
-        late: HashSet::new(),
+        late: HashMap::new(),
         channels: 0,
     };
     let registered = app.sockets.register(&connection.outbox);
@@ -309,9 +309,9 @@ impl Connection<'_> {
                 verified,
             } => {
                 let id = late.subscription.id;
-                if !self.late.remove(&id) {
+                let Some(replaced) = self.late.remove(&id) else {
                     return;
-                }
+                };
                 let ended = match outcome {
                     Outcome::Bound(bindings) => {
                         late.subscription.bindings = bindings;
@@ -322,6 +322,9 @@ impl Connection<'_> {
                     Outcome::Denied => Signal::Revoked(id),
                     Outcome::Wrong(refusal) => Signal::Void(id, refusal.to_string().into()),
                 };
+                if let Some(replaced) = replaced {
+                    self.app.hub.unsubscribe(replaced);
+                }
                 for frame in late.greeting {
                     self.outbox.push(frame);
                 }
@@ -348,7 +351,7 @@ impl Connection<'_> {
 
     /// The catalog has changed while the subscription was being admitted.
     fn ask_again(&mut self, late: Late) {
-        self.late.insert(late.subscription.id);
+        self.late.insert(late.subscription.id, late.replaced);
         let app = self.app.clone();
         self.questions.push(
             async move {
@@ -405,9 +408,9 @@ impl Connection<'_> {
                         replaced,
                         greeting,
                     } = subscribe;
-                    if let Some(replaced) = replaced {
-                        self.late.remove(&replaced);
-                    }
+                    // What it replaces may itself be waiting, with an older one live in its stead.
+                    let replaced = replaced
+                        .and_then(|replaced| self.late.remove(&replaced).unwrap_or(Some(replaced)));
                     let subscription = Subscription {
                         id,
                         topic,
@@ -426,7 +429,9 @@ impl Connection<'_> {
                     });
                 }
                 Effect::Unsubscribe(id) => {
-                    self.late.remove(&id);
+                    if let Some(Some(instead)) = self.late.remove(&id) {
+                        self.app.hub.unsubscribe(instead);
+                    }
                     self.app.hub.unsubscribe(id);
                 }
                 Effect::Enter { key, id, entrance } => {

@@ -95,6 +95,15 @@ impl Record {
         &self.text
     }
 
+    /// How many columns the row has.
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
     /// The JSON of one column, if the row has it.
     pub fn value(&self, column: &str) -> Option<&str> {
         self.values

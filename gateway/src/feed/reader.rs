@@ -21,9 +21,9 @@ use crate::metrics::names;
 pub(super) struct Position {
     database: String,
     seen: Snapshot,
-    /// Set while a read is under way: what `snapshot` sees has been handed on up to `sequence`, too. A read that
-    /// breaks half-way is repeated from `seen`, and leaves out what this covers.
-    partial: Option<Partial>,
+    /// While a read is under way: what its snapshot sees has been handed on as far as it has reached, too. A read that breaks
+    /// half-way is repeated from `seen`, and leaves out what these cover.
+    partial: Vec<Partial>,
 }
 
 #[derive(Debug)]
@@ -36,8 +36,8 @@ struct Partial {
 impl Position {
     fn has_handed_on(&self, xid: u64, here: (i64, i64)) -> bool {
         self.partial
-            .as_ref()
-            .is_some_and(|partial| here <= partial.reached && partial.snapshot.sees(xid))
+            .iter()
+            .any(|partial| here <= partial.reached && partial.snapshot.sees(xid))
     }
 }
 
@@ -93,14 +93,14 @@ impl Reader {
                 *position = Position {
                     database,
                     seen: now,
-                    partial: None,
+                    partial: Vec::new(),
                 };
             }
             None => {
                 *position = Some(Position {
                     database,
                     seen: now,
-                    partial: None,
+                    partial: Vec::new(),
                 })
             }
         }
@@ -120,7 +120,7 @@ impl Reader {
         let Some(position) = position else {
             return Err(Error::Unexpected("no position".into()));
         };
-        let resumed = position.partial.is_some();
+        let resumed = !position.partial.is_empty();
         let since = position.seen.to_string();
         let parameters: [&(dyn ToSql + Sync); 1] = [&since];
         let rows = self.client.query_raw(&self.read, parameters);
@@ -155,10 +155,15 @@ impl Reader {
             if batch.len() == BATCH_CHANGES || bytes >= BATCH_BYTES {
                 hand_on(batches, std::mem::take(&mut batch), true).await?;
                 bytes = 0;
-                position.partial = Some(Partial {
+                let reached = Partial {
                     snapshot: snapshot.clone(),
                     reached: here,
-                });
+                };
+                // Reads that broke earlier have handed on more than this one by now.
+                match position.partial.last_mut() {
+                    Some(last) if last.snapshot == snapshot => *last = reached,
+                    _ => position.partial.push(reached),
+                }
             }
         }
         // Also an empty one, when there was one before: it says that the read is over.
@@ -166,7 +171,7 @@ impl Reader {
             hand_on(batches, batch, false).await?;
         }
         position.seen = snapshot;
-        position.partial = None;
+        position.partial.clear();
         Ok(count)
     }
 }

@@ -73,7 +73,8 @@ impl ColumnSet {
 
     /// The record as this subscriber gets it.
     pub(super) fn render(&self, record: &Record) -> String {
-        if self.verbatim {
+        // A column that was added a moment ago is in the record, and not yet known here.
+        if self.verbatim && record.len() == self.columns.len() {
             return record.as_json().to_owned();
         }
         self.write(record, |_, _| true)

@@ -21,6 +21,8 @@ pub(super) struct Member {
     pub(super) outbox: Arc<Outbox>,
     pub(super) wanted: Wanted,
     pub(super) verified: Moment,
+    /// Whom it was for before its token was replaced.
+    pub(super) former: Option<Arc<Principal>>,
 }
 
 pub(super) struct Group {
@@ -67,6 +69,12 @@ impl Group {
         }
         self.discount(member.verified.tick);
         Some(member)
+    }
+
+    pub(super) fn last_verified(&self, id: SubscriptionId) -> Option<Moment> {
+        self.places
+            .get(&id)
+            .map(|place| self.members[*place].verified)
     }
 
     /// A member was admitted again.

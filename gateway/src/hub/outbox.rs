@@ -93,13 +93,22 @@ impl Outbox {
 
     /// Returns how full the queue is then, from 0 to 1. What comes after an overflow is not kept.
     pub fn push(&self, frame: Frame) -> f32 {
+        self.put(frame, false)
+    }
+
+    /// For what a client is owed when it joins, of whatever size: there are no more of these than channels.
+    pub fn push_greeting(&self, frame: Frame) {
+        self.put(frame, true);
+    }
+
+    fn put(&self, frame: Frame, always: bool) -> f32 {
         let mut queue = self.queue();
         if queue.overflowed {
             return 0.0;
         }
         let bytes = queue.bytes + frame.len();
         let fits = queue.frames.len() < self.limits.frames
-            && (bytes <= self.limits.bytes || queue.frames.is_empty());
+            && (bytes <= self.limits.bytes || queue.frames.is_empty() || always);
         let full = if fits {
             queue.bytes = bytes;
             queue.frames.push_back(Item::Frame(frame));

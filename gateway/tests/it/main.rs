@@ -3,6 +3,7 @@
 mod bindings;
 mod bots;
 mod broadcast;
+mod cost;
 mod demo_page;
 mod dev;
 mod doctor;
@@ -11,8 +12,10 @@ mod feed;
 mod http;
 mod join;
 mod jwks;
+mod oracle;
 mod presence;
 mod restart;
+mod revocation;
 mod schemas;
 mod sdk_js;
 mod sdk_python;

@@ -2,6 +2,10 @@
 
 use super::*;
 
+/// A channel keeps its topic and what it asked for, so both are bounded; the longest token and a hundred filters fit.
+const MAX_TOPIC_BYTES: usize = 1024;
+const MAX_JOIN_BYTES: usize = 64 << 10;
+
 impl Machine<'_> {
     pub(super) fn join(&mut self, message: ClientMessage, now: i64, may_learn: bool) {
         let refuse = |machine: &mut Self, refusal: Refusal| {
@@ -23,6 +27,16 @@ impl Machine<'_> {
             Ok(sub_topic) => sub_topic.into(),
             Err(refusal) => return refuse(self, refusal),
         };
+        if message.topic.len() > MAX_TOPIC_BYTES || message.payload.get().len() > MAX_JOIN_BYTES {
+            let message_of = |what, most: usize| Refusal::Fault {
+                message: format!("the {what} is longer than {most} bytes"),
+            };
+            let refusal = match message.topic.len() > MAX_TOPIC_BYTES {
+                true => message_of("topic", MAX_TOPIC_BYTES),
+                false => message_of("join's payload", MAX_JOIN_BYTES),
+            };
+            return refuse(self, refusal);
+        }
         let join = protocol::parse_join(&message.payload);
         let token = join.token(&self.token).to_owned();
         if may_learn && self.verifier.may_learn(&token) {
@@ -97,6 +111,8 @@ impl Machine<'_> {
             }),
             asked: 0,
             problem: None,
+            live: None,
+            next_token: None,
             topic: topic.clone(),
         };
         let has_bindings = !channel.wanted.config.bindings.is_empty();
@@ -323,11 +339,16 @@ impl Machine<'_> {
         if may_learn && self.verifier.may_learn(&token) {
             return self.learn(token, message);
         }
+        if channel.live.is_some() {
+            channel.next_token = Some(message);
+            return;
+        }
         let verified: Result<Verified, _> = self.verifier.verify(&token, now);
-        channel.token = token;
+        let before = std::mem::replace(&mut channel.token, token);
         match verified {
             Ok(verified) => {
-                channel.verified = verified;
+                let before = (before, std::mem::replace(&mut channel.verified, verified));
+                channel.live = (!channel.wanted.config.bindings.is_empty()).then_some(before);
                 let (topic, has_bindings) = (
                     channel.topic.clone(),
                     !channel.wanted.config.bindings.is_empty(),

@@ -316,12 +316,12 @@ fn a_new_token_is_asked_about_and_a_bad_one_ends_the_channel() {
         NOW,
     );
     let question = asked(&mut machine);
-    assert_eq!(machine.next_expiry(), Some(NOW + 500));
     machine.authorized("realtime:room", question, Outcome::Bound(Vec::new()), NOW);
     assert_eq!(
         sent(&mut machine)[0][4]["message"],
         "Subscribed to PostgreSQL"
     );
+    assert_eq!(machine.next_expiry(), Some(NOW + 500));
 
     let frames = renew(&mut machine, json!("nonsense"));
     assert_eq!(
@@ -398,4 +398,32 @@ fn broadcasts_are_acknowledged_only_on_request() {
             assert_eq!(reason(&frames[0]), "payload_size_exceeded");
         }
     }
+}
+
+#[test]
+fn the_old_token_counts_while_a_renewal_is_pending() {
+    let verifier = verifier();
+    let mut machine = machine(&verifier);
+    join(&mut machine, "1", with_binding());
+    let question = asked(&mut machine);
+    machine.authorized("realtime:room", question, Outcome::Bound(Vec::new()), NOW);
+    machine.effects();
+    let renew = |machine: &mut Machine<'_>, expires_at| {
+        let token = token("authenticated", expires_at);
+        let message = json!(["1", "5", "realtime:room", "access_token", {"access_token": token}]);
+        machine.message(
+            protocol::decode_text(Version::V2, &message.to_string()).unwrap(),
+            NOW,
+        );
+    };
+    renew(&mut machine, NOW + 500);
+    let question = asked(&mut machine);
+    // Another one neither voids the question nor puts off the end of the first.
+    renew(&mut machine, NOW + 600);
+    assert!(machine.effects().is_empty());
+    assert_eq!(machine.next_expiry(), Some(NOW + 100));
+    machine.authorized("realtime:room", question, Outcome::Bound(Vec::new()), NOW);
+    let question = asked(&mut machine);
+    machine.authorized("realtime:room", question, Outcome::Bound(Vec::new()), NOW);
+    assert_eq!(machine.next_expiry(), Some(NOW + 600));
 }
