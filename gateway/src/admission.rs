@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use protocol::{BindingRefusal, EventKind, Operator, Target, describe_params};
 use sqlx::{PgPool, Row};
+use tokio::sync::Semaphore;
 
 use crate::{
     auth::Principal,
@@ -34,7 +35,12 @@ pub struct Admission {
     pub catalog: Arc<Catalog>,
     pub authorizer: Arc<Authorizer>,
     pub pool: PgPool,
+    /// For filters that PostgreSQL has to check: they are clients' texts, and must leave connections of the pool to the catalog.
+    pub checks: Semaphore,
 }
+
+/// How many filters are checked at once.
+pub const CHECKS: usize = 2;
 
 impl Admission {
     /// Checks and authorizes all bindings of one channel, at a moment that has been noted before. If one is wrong or denied, none is live.
@@ -253,6 +259,8 @@ async fn filter(
             })
         })
         .collect();
+    // The semaphore is never closed.
+    let _turn = admission.checks.acquire().await;
     let checked = sqlx::query("select statement, equals from tidings.check_filter($1::oid::regclass, $2, $3::jsonb::json)")
         .bind(sqlx::postgres::types::Oid(table.oid))
         .bind(&*access.role)

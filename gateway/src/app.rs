@@ -6,10 +6,10 @@ use std::{
 };
 
 use sqlx::{PgPool, Row};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use crate::{
-    admission::Admission,
+    admission::{Admission, CHECKS},
     auth::Verifier,
     authorizer::Authorizer,
     catalog::{self, Catalog},
@@ -118,6 +118,7 @@ impl App {
             catalog: catalog.clone(),
             authorizer: authorizer.clone(),
             pool: catalog_pool.clone(),
+            checks: Semaphore::new(CHECKS),
         });
         let doubts = Arc::new(Notify::new());
         let replan = Arc::new(Notify::new());

@@ -25,7 +25,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a request waits for a free connection of a pool before it is told to come again.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
-const CATALOG_CONNECTIONS: u32 = 3;
+const CATALOG_CONNECTIONS: u32 = 4;
 const CATALOG_TIMEOUT: &str = "30s";
 
 type Stream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;

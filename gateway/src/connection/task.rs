@@ -155,8 +155,7 @@ pub async fn serve(app: Arc<App>, mut socket: WebSocketStream<TcpStream>, opened
     };
     // What others see of it ends before the farewell, which may take a while.
     drop(registered);
-    connection.machine.close();
-    connection.carry_out(None);
+    drop(connection);
     metrics::counter!(names::CONNECTIONS_CLOSED, "reason" => end.label()).increment(1);
     tracing::debug!(remote = %opened.remote, reason = end.label(), "connection ended");
     if let Some(frame) = end.close_frame() {
@@ -169,6 +168,14 @@ pub async fn serve(app: Arc<App>, mut socket: WebSocketStream<TcpStream>, opened
         };
         // A client that does not answer is left behind.
         let _ = timeout(CLOSE_TIMEOUT, farewell).await;
+    }
+}
+
+/// However it ends, also by a panic: nobody stays online who is gone.
+impl Drop for Connection<'_> {
+    fn drop(&mut self) {
+        self.machine.close();
+        self.carry_out(None);
     }
 }
 
