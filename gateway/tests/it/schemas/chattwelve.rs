@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::unauthorized;
 use crate::support::{
-    Client, Incoming, binding,
+    Client, binding,
     chat::{A1, ADA, B1, BOB, chat, messages_of, say},
     token::{anon, authenticated, token},
 };
@@ -119,14 +119,8 @@ async fn deleting_a_session_delivers_one_delete_per_message_to_its_owner_alone()
         );
     }
     // With the session goes the right to hear of it.
-    let events: Vec<_> = ada
-        .until_heartbeat()
-        .await
-        .into_iter()
-        .map(|incoming| match incoming {
-            Incoming::Message(message) => message.event,
-            other => panic!("{other:?}"),
-        })
-        .collect();
-    assert_eq!(events, ["system", "phx_close"]);
+    let told = ada.event(&adas, "system").await;
+    assert_eq!(told.payload["status"], "error");
+    ada.event(&adas, "phx_close").await;
+    assert_eq!(ada.until_heartbeat().await, []);
 }
