@@ -86,34 +86,52 @@ impl Cluster {
         installation: &Installation,
         settings: Vec<(String, String)>,
     ) -> Result<Self, Error> {
-        let account = Account::choose(None)?;
-        let make = |parent: &Path| {
-            let dir = tempfile::Builder::new()
-                .prefix("tidings-pg-")
-                .permissions(std::fs::Permissions::from_mode(0o700))
-                .tempdir_in(parent)
-                .map_err(Error::io("create a directory in", parent))?;
-            account.own(dir.path())?;
-            if account.reaches(dir.path()) {
-                Ok(dir)
-            } else {
-                Err(account.unreachable(dir.path()))
-            }
-        };
-        // TMPDIR may be this user's alone, which is of no use when another user runs the server.
-        let dir = make(&std::env::temp_dir()).or_else(|_| make(Path::new("/var/tmp")))?;
-        let data_dir = dir.path().join("data");
-        let place = Place {
-            data_dir: data_dir.clone(),
-            account,
-        };
+        let (dir, place) = temporary_place(Account::choose(None)?)?;
         let options = Options {
-            data_dir,
+            data_dir: place.data_dir.clone(),
             port: None,
             settings,
             durable: false,
         };
         Self::start_at(installation, place, options, Some(dir))
+    }
+
+    /// A temporary cluster that begins with the data of this one, and has its password and settings; `settings` win over
+    /// these. This one must have been stopped, so that its data is whole.
+    pub fn copy(&self, settings: Vec<(String, String)>) -> Result<Self, Error> {
+        self.copy_with(settings, |_| Ok(()))
+    }
+
+    /// A copy that follows this cluster from where it was stopped, once this is running again. `select pg_promote()`
+    /// makes it a cluster of its own.
+    pub fn standby(&self, settings: Vec<(String, String)>) -> Result<Self, Error> {
+        let primary = format!(
+            "host=127.0.0.1 port={} user=postgres password={}",
+            self.port,
+            self.password.reveal()
+        );
+        // It looks for its primary every five seconds otherwise.
+        let retry = ("wal_retrieve_retry_interval".to_owned(), "100ms".to_owned());
+        let settings = std::iter::once(retry).chain(settings).collect();
+        self.copy_with(settings, |place| place.follow(&primary))
+    }
+
+    fn copy_with(
+        &self,
+        settings: Vec<(String, String)>,
+        prepare: impl FnOnce(&Place) -> Result<(), Error>,
+    ) -> Result<Self, Error> {
+        self.must_be_stopped()?;
+        let (dir, place) = temporary_place(self.place.account)?;
+        self.place.copy_to(&place)?;
+        prepare(&place)?;
+        let options = Options {
+            data_dir: place.data_dir.clone(),
+            port: None,
+            settings: self.settings.iter().cloned().chain(settings).collect(),
+            durable: self.durable,
+        };
+        Self::start_at(&self.installation, place, options, Some(dir))
     }
 
     fn start_at(
@@ -206,6 +224,17 @@ impl Cluster {
         self.end(Supervisor::stop)
     }
 
+    /// Ends the sessions and the server at once and leaves the data as it is: the next start recovers it from the log, as
+    /// after a crash.
+    pub fn stop_immediately(&mut self) -> Result<(), Error> {
+        let pid = self.pid();
+        self.end(|_| {
+            if let Some(pid) = pid {
+                process::signal(pid, Signal::QUIT);
+            }
+        })
+    }
+
     /// Ends the server and all its processes at once, as a crash would.
     pub fn kill(&mut self) -> Result<(), Error> {
         let Some(mut server) = self.server.take() else {
@@ -229,6 +258,28 @@ impl Cluster {
         }
         postmaster::wait_until_none(&self.place.data_dir)?;
         self.launch()
+    }
+
+    /// A setting, from the next start on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.settings.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Lets the transaction numbers go on from here (`pg_resetwal`). The cluster must have been stopped. What is in it
+    /// becomes unreadable if the number is more than two thousand million after the oldest that is not frozen.
+    pub fn set_next_transaction(&self, number: u64) -> Result<(), Error> {
+        self.must_be_stopped()?;
+        self.place.set_next_transaction(&self.installation, number)
+    }
+
+    fn must_be_stopped(&self) -> Result<(), Error> {
+        match self.pid() {
+            Some(pid) => Err(Error::StillRunning {
+                data_dir: self.place.data_dir.clone(),
+                pid,
+            }),
+            None => Ok(()),
+        }
     }
 
     fn end(&mut self, how: impl FnOnce(&mut Supervisor)) -> Result<(), Error> {
@@ -354,6 +405,27 @@ impl Drop for Cluster {
         // Nobody is left to be told; a server that did not stop was killed.
         let _ = self.end(Supervisor::let_go);
     }
+}
+
+/// A new directory that the account owns and can reach, and the place of a cluster in it.
+fn temporary_place(account: Account) -> Result<(TempDir, Place), Error> {
+    let make = |parent: &Path| {
+        let dir = tempfile::Builder::new()
+            .prefix("tidings-pg-")
+            .permissions(std::fs::Permissions::from_mode(0o700))
+            .tempdir_in(parent)
+            .map_err(Error::io("create a directory in", parent))?;
+        account.own(dir.path())?;
+        if account.reaches(dir.path()) {
+            Ok(dir)
+        } else {
+            Err(account.unreachable(dir.path()))
+        }
+    };
+    // TMPDIR may be this user's alone, which is of no use when another user runs the server.
+    let dir = make(&std::env::temp_dir()).or_else(|_| make(Path::new("/var/tmp")))?;
+    let data_dir = dir.path().join("data");
+    Ok((dir, Place { data_dir, account }))
 }
 
 fn is_free(port: u16) -> bool {

@@ -15,6 +15,11 @@ use crate::{
 };
 
 const INITDB: Duration = Duration::from_secs(120);
+const COPY: Duration = Duration::from_secs(120);
+const RESET: Duration = Duration::from_secs(60);
+
+/// Of the files that say what became of transactions: each has two bits for so many of them.
+const TRANSACTIONS_PER_FILE: u32 = 1 << 20;
 
 /// Where everything of one cluster is. The files beside the data directory have its name with an ending.
 #[derive(Debug)]
@@ -96,6 +101,62 @@ impl Place {
             .map_err(Error::io("open", &path))?;
         self.account.own(&path)?;
         Ok(file)
+    }
+
+    /// Copies the data and the password. Nobody may be using the data.
+    pub(crate) fn copy_to(&self, copy: &Self) -> Result<(), Error> {
+        for (from, to) in [
+            (&self.data_dir, &copy.data_dir),
+            (&self.password_file(), &copy.password_file()),
+        ] {
+            let mut cp = self.account.command("cp");
+            process::run_well(cp.arg("-Rp").args([from, to]), COPY)?;
+        }
+        Ok(())
+    }
+
+    /// Makes it a standby of the server at this address when it is started.
+    pub(crate) fn follow(&self, primary: &str) -> Result<(), Error> {
+        let signal = self.data_dir.join("standby.signal");
+        File::create(&signal).map_err(Error::io("create", &signal))?;
+        self.account.own(&signal)?;
+        // In a file and not on the command line, which everybody can read: it has the password.
+        let settings = self.data_dir.join("postgresql.auto.conf");
+        File::options()
+            .append(true)
+            .open(&settings)
+            .and_then(|mut file| writeln!(file, "primary_conninfo = '{primary}'"))
+            .map_err(Error::io("write", settings))
+    }
+
+    pub(crate) fn set_next_transaction(
+        &self,
+        installation: &Installation,
+        number: u64,
+    ) -> Result<(), Error> {
+        let (epoch, number) = (number >> 32, number as u32);
+        let program = installation.program("pg_resetwal");
+        let mut reset = self
+            .account
+            .command(program.unwrap_or_else(|| "pg_resetwal".into()));
+        reset
+            .arg(format!("--epoch={epoch}"))
+            .arg(format!("--next-transaction-id={number}"))
+            .arg("-D")
+            .arg(&self.data_dir);
+        process::run_well(&mut reset, RESET)?;
+        // The server expects to find the file that covers the number.
+        let file = format!("{:04X}", number / TRANSACTIONS_PER_FILE);
+        let path = self.data_dir.join("pg_xact").join(file);
+        let file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(Error::io("open", &path))?;
+        file.set_len(u64::from(TRANSACTIONS_PER_FILE) / 4)
+            .map_err(Error::io("extend", &path))?;
+        self.account.own(&path)
     }
 
     fn check_major(&self, found: &str, installation: &Installation) -> Result<(), Error> {

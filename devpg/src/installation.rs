@@ -24,6 +24,19 @@ pub struct Installation {
     pub origin: Origin,
 }
 
+impl Installation {
+    /// Another program of PostgreSQL's, if it came with the server. Where the server is a symbolic link, the others may be
+    /// beside what that points to.
+    pub fn program(&self, name: &str) -> Option<PathBuf> {
+        let real = fs::canonicalize(self.bin_dir.join("postgres")).ok();
+        let real = real.as_deref().and_then(Path::parent);
+        std::iter::once(self.bin_dir.as_path())
+            .chain(real)
+            .map(|dir| dir.join(name))
+            .find(|program| program.is_file())
+    }
+}
+
 /// Where an installation comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {

@@ -4,7 +4,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use protocol::{BindingRefusal, EventKind, Operator, Target, describe_params};
+use protocol::{
+    BindingRefusal, Condition, EventKind, Operator, Target, describe_params, resume::ResumeError,
+};
 use sqlx::{PgPool, Row};
 use tokio::sync::Semaphore;
 
@@ -28,6 +30,8 @@ pub enum Outcome {
     /// A binding is wrong: the channel lives on without any, and is told this.
     Wrong(BindingRefusal),
     Denied,
+    /// It cannot go on from where it wants to.
+    Refused(ResumeError),
     Unavailable,
 }
 
@@ -57,7 +61,7 @@ impl Admission {
                 Ok(target) => target,
                 Err(refusal) => return Outcome::Wrong(refusal),
             };
-            match bind(self, principal, &target, *id, moment).await {
+            match bind(self, principal, &target, *id, binding.cursor, moment).await {
                 Ok(more) => bound.extend(more),
                 Err(Stop::Wrong(refusal)) => return Outcome::Wrong(refusal),
                 Err(Stop::Denied) => return Outcome::Denied,
@@ -97,6 +101,7 @@ async fn bind(
     principal: &Arc<Principal>,
     target: &Target,
     id: u64,
+    cursor: bool,
     moment: Moment,
 ) -> Result<Vec<BoundBinding>, Stop> {
     let mut tables = admission
@@ -161,7 +166,7 @@ async fn bind(
                 table: table.id,
                 events: wants(&table),
                 filter,
-                columns: Arc::new(ColumnSet::new(&table, &columns)),
+                columns: Arc::new(ColumnSet::new(&table, &columns, cursor)),
                 scope,
                 reads: access.reads.clone(),
             }),
@@ -247,18 +252,7 @@ async fn filter(
         return Ok(keyed(equals, None));
     }
 
-    let conditions: Vec<_> = target
-        .filters
-        .iter()
-        .map(|condition| {
-            serde_json::json!({
-                "column": condition.column,
-                "operator": condition.operator.name(),
-                "value": condition.value,
-                "negate": condition.negate,
-            })
-        })
-        .collect();
+    let conditions: Vec<_> = target.filters.iter().map(as_json).collect();
     // The semaphore is never closed.
     let _turn = admission.checks.acquire().await;
     let checked = sqlx::query("select statement, equals from tidings.check_filter($1::oid::regclass, $2, $3::jsonb::json)")
@@ -294,6 +288,16 @@ async fn filter(
         .collect();
     let statement: String = row.try_get("statement")?;
     Ok(keyed(equals, (!plain).then(|| statement.into())))
+}
+
+/// As the functions of the database take a condition.
+pub(crate) fn as_json(condition: &Condition) -> serde_json::Value {
+    serde_json::json!({
+        "column": condition.column,
+        "operator": condition.operator.name(),
+        "value": condition.value,
+        "negate": condition.negate,
+    })
 }
 
 fn keyed(equals: Vec<(Box<str>, Box<str>)>, rest: Option<Arc<str>>) -> (Arc<Filter>, Fixed) {

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, atomic::AtomicUsize},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use sqlx::{PgPool, Row};
@@ -19,7 +19,9 @@ use crate::{
     dispatch::Dispatch,
     feed::{Feed, Health},
     hub::{Before, Hub},
-    lifecycle::Lifecycle,
+    lifecycle::{Drain, Lifecycle},
+    metrics::names,
+    resume::Resume,
     revocation::Revocation,
     topics::Topics,
 };
@@ -60,6 +62,7 @@ pub struct App {
     pub authorizer: Arc<Authorizer>,
     pub admission: Arc<Admission>,
     pub hub: Arc<Hub>,
+    pub resume: Arc<Resume>,
     pub topics: Arc<Topics>,
     pub lifecycle: Lifecycle,
     pub feed: Health,
@@ -72,7 +75,10 @@ pub struct App {
 const WAITING_BATCHES: usize = 4;
 /// How often what is watched is compared with the publication, unless a client asks for it.
 const SYNC_INTERVAL: Duration = Duration::from_secs(2);
-const TRIM_INTERVAL: Duration = Duration::from_secs(60);
+/// How often quiet subscriptions get a fresh cursor, but at least four times while a change is kept.
+const CURSOR_INTERVAL: Duration = Duration::from_secs(600);
+const TELL_INTERVAL: Duration = Duration::from_secs(10);
+const TRIM_INTERVAL: Duration = Duration::from_secs(5);
 const FIRST_READ: Duration = Duration::from_secs(30);
 /// A change that is larger is sent without its long values.
 const MAX_CHANGE_BYTES: usize = 16 << 20;
@@ -83,8 +89,14 @@ impl App {
         let target = database::Target::new(&settings)?;
         let pool = database::pool(&settings)?;
         let catalog_pool = database::catalog_pool(&settings)?;
+        // The pool would try until its time is over, and then not say why.
+        drop(target.connect().await?);
         check_rights(&pool).await?;
-        let lifecycle = Lifecycle::new(settings.drain);
+        let lifecycle = Lifecycle::new(Drain {
+            delay: settings.drain_delay,
+            spread: settings.drain_spread,
+            limit: settings.drain,
+        });
         crate::metrics::install();
         crate::metrics::spawn_upkeep(&lifecycle);
 
@@ -97,14 +109,21 @@ impl App {
             settings.statement_timeout,
             &lifecycle,
         ));
-        let hub = Arc::new(Hub::new(settings.old_record, MAX_CHANGE_BYTES));
+        let hub = Arc::new(Hub::new(
+            settings.old_record,
+            MAX_CHANGE_BYTES,
+            settings.recent_bytes,
+        ));
         let health = Health::default();
 
+        let nudge = Arc::new(Notify::new());
         let (batches, dispatched) = mpsc::channel(WAITING_BATCHES);
         // The feed goes on while connections drain: what is committed meanwhile still reaches them.
         let feed = Feed {
-            database: target,
+            database: target.clone(),
             poll_interval: settings.poll_interval,
+            doorbell: settings.doorbell,
+            nudge: nudge.clone(),
             health: health.clone(),
             stop: lifecycle.hard().clone(),
         };
@@ -151,19 +170,23 @@ impl App {
                 () = hard.cancelled() => {}
             }
         });
-        let soft = lifecycle.soft().clone();
+        let resume = Arc::new(Resume::new(
+            catalog.clone(),
+            authorizer.clone(),
+            hub.clone(),
+            nudge,
+            pool.clone(),
+            target,
+            &lifecycle,
+        ));
         let maintenance = maintain(
             catalog.clone(),
             authorizer.clone(),
+            hub.clone(),
             replan,
             catalog_pool.clone(),
         );
-        lifecycle.spawn_critical("maintenance", async move {
-            tokio::select! {
-                () = maintenance => {}
-                () = soft.cancelled() => {}
-            }
-        });
+        lifecycle.spawn_critical("maintenance", maintenance);
 
         // A change that is committed before the feed has its first snapshot would go to nobody, so nobody may join before.
         if tokio::time::timeout(FIRST_READ, health.first_read())
@@ -187,6 +210,7 @@ impl App {
             authorizer,
             admission,
             hub,
+            resume,
             topics: Arc::new(Topics::new()),
             lifecycle,
             feed: health,
@@ -217,11 +241,14 @@ async fn check_rights(pool: &PgPool) -> Result<(), Error> {
 async fn maintain(
     catalog: Arc<Catalog>,
     authorizer: Arc<Authorizer>,
+    hub: Arc<Hub>,
     replan: Arc<Notify>,
     pool: PgPool,
 ) {
     let mut sync = tokio::time::interval(SYNC_INTERVAL);
     let mut trim = tokio::time::interval(TRIM_INTERVAL);
+    let mut tell = tokio::time::interval(TELL_INTERVAL);
+    let mut told = Instant::now();
     let mut changes = catalog.changes();
     loop {
         tokio::select! {
@@ -233,13 +260,41 @@ async fn maintain(
                     "the catalog cannot be compared now"
                 ),
             },
-            _ = trim.tick() => match sqlx::query_scalar("select tidings.trim_changes()").fetch_one(&pool).await {
-                Ok(0_i32) => {}
-                Ok(slots) => tracing::debug!(slots, "emptied slots of the change log"),
-                Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "the change log cannot be trimmed now"),
+            _ = tell.tick() => {
+                let kept = sqlx::query_scalar("select extract(epoch from tidings.retention())::double precision");
+                let kept = kept.fetch_one(&pool).await.unwrap_or(0.0_f64);
+                let interval = CURSOR_INTERVAL.min(Duration::from_secs_f64(kept.max(0.0) / 4.0));
+                if told.elapsed() >= interval {
+                    hub.tell_cursors();
+                    told = Instant::now();
+                }
+            }
+            _ = trim.tick() => if let Err(error) = keep_short(&pool).await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the change log cannot be trimmed now");
             },
         }
     }
+}
+
+/// Empties what has been in the log for long enough, and tells how large it is.
+async fn keep_short(pool: &PgPool) -> Result<(), sqlx::Error> {
+    // First, so that an operator sees the log grow when it cannot be trimmed.
+    let state = sqlx::query("select * from tidings.log_state()")
+        .fetch_one(pool)
+        .await?;
+    metrics::gauge!(names::LOG_BYTES).set(state.try_get::<i64, _>("bytes")? as f64);
+    metrics::gauge!(names::LOG_SLOTS).set(f64::from(state.try_get::<i32, _>("slots")?));
+    let oldest: Option<f64> = state.try_get("oldest")?;
+    metrics::gauge!(names::LOG_OLDEST).set(oldest.unwrap_or(0.0));
+
+    let slots: i32 = sqlx::query_scalar("select tidings.trim_changes()")
+        .fetch_one(pool)
+        .await?;
+    if slots > 0 {
+        metrics::counter!(names::LOG_TRIMS).increment(slots.unsigned_abs().into());
+        tracing::debug!(slots, "emptied slots of the change log");
+    }
+    Ok(())
 }
 
 /// Whether tables, columns, policies or rights have changed since the last look. Event triggers tell of most of this at once,

@@ -10,6 +10,8 @@ use serde::Deserialize;
 use sqlx::{PgPool, Row, types::Json};
 use tokio::sync::watch;
 
+use crate::database::{CATALOG_PATIENCE, in_time};
+
 /// Identifies a watched table in the change log: `tidings.watched.id`.
 pub type TableId = i32;
 
@@ -28,6 +30,8 @@ pub struct Table {
     pub deletes: bool,
     /// `REPLICA IDENTITY FULL`.
     pub full_identity: bool,
+    /// The transaction since which it is watched.
+    pub attached: u64,
     pub columns: Vec<Column>,
 }
 
@@ -195,11 +199,10 @@ impl Catalog {
 
     /// Watches what the publication and the settings name, and reads the catalog anew. Returns whether anything has changed.
     pub async fn sync(&self) -> Result<bool, Error> {
-        let actions =
+        let watch =
             sqlx::query("select relation, action, problem, mend from tidings.sync_watched($1)")
-                .bind(&self.watch)
-                .fetch_all(&self.pool)
-                .await?;
+                .bind(&self.watch);
+        let actions = in_time(CATALOG_PATIENCE, watch.fetch_all(&self.pool)).await?;
         // At once, so that nobody binds to a table that is watched no more.
         let before = self.tables();
         if !actions.is_empty() {
@@ -207,11 +210,9 @@ impl Catalog {
         }
         report(actions);
         // The triggers that tell of lost rights follow the policies.
-        let actions =
-            sqlx::query("select relation, action, problem, mend from tidings.sync_depended()")
-                .fetch_all(&self.pool)
-                .await?;
-        report(actions);
+        let follow =
+            sqlx::query("select relation, action, problem, mend from tidings.sync_depended()");
+        report(in_time(CATALOG_PATIENCE, follow.fetch_all(&self.pool)).await?);
         self.reload().await?;
         Ok(!Arc::ptr_eq(&before, &self.tables()))
     }
@@ -233,13 +234,11 @@ impl Catalog {
 
     /// Reads the catalog anew. Returns whether anything has changed.
     pub async fn reload(&self) -> Result<bool, Error> {
-        let rows = sqlx::query("select * from tidings.catalog()")
-            .fetch_all(&self.pool)
-            .await?;
+        let catalog = sqlx::query("select * from tidings.catalog()");
+        let rows = in_time(CATALOG_PATIENCE, catalog.fetch_all(&self.pool)).await?;
         let mut tables = Tables::default();
-        let depending = sqlx::query("select depended_id, watch_id from tidings.depending()")
-            .fetch_all(&self.pool)
-            .await?;
+        let depending = sqlx::query("select depended_id, watch_id from tidings.depending()");
+        let depending = in_time(CATALOG_PATIENCE, depending.fetch_all(&self.pool)).await?;
         for row in depending {
             tables
                 .depending
@@ -257,6 +256,8 @@ impl Catalog {
                 updates: row.get("updates"),
                 deletes: row.get("deletes"),
                 full_identity: row.get("full_identity"),
+                // Written by the database itself.
+                attached: row.get::<String, _>("attached").parse().unwrap_or(u64::MAX),
                 columns: row.get::<Json<Vec<Column>>, _>("columns").0,
             };
             tables.by_id.insert(table.id, Arc::new(table));

@@ -35,8 +35,11 @@ pub struct Settings {
     pub max_channels: usize,
     pub max_message_bytes: usize,
     pub outbox_bytes: usize,
+    pub recent_bytes: usize,
     pub outbox_frames: usize,
     pub idle_timeout: Duration,
+    pub drain_delay: Duration,
+    pub drain_spread: Duration,
     pub drain: Duration,
 
     /// Empty only where the command needs no tokens; a verifier without a secret refuses every token.
@@ -51,6 +54,7 @@ pub struct Settings {
 
     pub watch: Vec<String>,
     pub poll_interval: Duration,
+    pub doorbell: Doorbell,
     pub recheck_interval: Duration,
     pub old_record: OldRecord,
     pub unauthorized_join: UnauthorizedJoin,
@@ -67,6 +71,14 @@ impl Settings {
     ) -> Result<Settings, Error> {
         Sources::from_pairs(pairs).load(&["database_url", "jwt_secret"])
     }
+}
+
+/// Whether writers always announce what they commit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Doorbell {
+    /// Not while changes come so fast that the log is read all the time anyway.
+    Auto,
+    On,
 }
 
 /// How much of a row's former state goes to the subscribers of an UPDATE or DELETE.

@@ -1,6 +1,8 @@
 //! One socket: [`machine`] decides, [`task`] reads, writes and waits, [`authorize`] asks whether a join may be.
 
+mod asking;
 mod channel;
+mod end;
 mod machine;
 mod sockets;
 mod task;

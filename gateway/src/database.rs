@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
+use sqlx::Connection as _;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgSslMode};
 use tokio_postgres::config::SslMode;
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Client, Socket};
@@ -25,8 +26,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a request waits for a free connection of a pool before it is told to come again.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a connection of a pool may take to show that it is still there.
+const ALIVE: Duration = Duration::from_secs(1);
+
 const CATALOG_CONNECTIONS: u32 = 4;
 const CATALOG_TIMEOUT: &str = "30s";
+/// How long whoever asks the catalog waits: a little longer than the server would work on it.
+pub const CATALOG_PATIENCE: Duration = Duration::from_secs(33);
 
 type Stream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
 /// What drives a [`Client`]; notifications arrive here.
@@ -46,6 +52,11 @@ pub enum Error {
         "the database URL is not valid: postgres://user:password@host:5432/name is wanted{hint}"
     )]
     Url { hint: &'static str },
+    // sqlx knows one, and the feed must not follow another server than the one that is asked for verdicts.
+    #[error(
+        "the database URL names several hosts: one is wanted that always leads to the primary, such as a proxy's"
+    )]
+    SeveralHosts,
     #[error(
         "sslmode `{mode}` is not known: disable, prefer, require, verify-ca and verify-full are"
     )]
@@ -84,8 +95,10 @@ impl Target {
         let mut config = tokio_postgres::Config::from_str(&url).map_err(|_| Error::Url {
             hint: "; is a special character of the password escaped, such as `%40` for `@`?",
         })?;
-        if config.get_hosts().is_empty() {
-            config.host("localhost");
+        match config.get_hosts().len() {
+            0 => drop(config.host("localhost")),
+            1 => {}
+            _ => return Err(Error::SeveralHosts),
         }
         config
             .ssl_mode(encryption.ssl_mode)
@@ -124,11 +137,7 @@ pub fn pool(settings: &Settings) -> Result<PgPool, Error> {
         ("statement_timeout", statement_timeout.as_str()),
         ("idle_in_transaction_session_timeout", "30000"),
     ]);
-    Ok(PgPoolOptions::new()
-        .max_connections(settings.database_connections)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .idle_timeout(Duration::from_secs(300))
-        .connect_lazy_with(options))
+    Ok(watchful(settings.database_connections).connect_lazy_with(options))
 }
 
 /// The pool for questions to the catalog. A posting that hangs must not keep anybody from joining, and reading the catalog may
@@ -139,11 +148,35 @@ pub fn catalog_pool(settings: &Settings) -> Result<PgPool, Error> {
         settings.database_ssl_root_cert.as_deref(),
     )?
     .options([("statement_timeout", CATALOG_TIMEOUT), ("jit", "off")]);
-    Ok(PgPoolOptions::new()
-        .max_connections(CATALOG_CONNECTIONS)
+    Ok(watchful(CATALOG_CONNECTIONS).connect_lazy_with(options))
+}
+
+/// A pool that does not wait for the dead. sqlx asks a connection before it lends it out and when it comes back, but without a
+/// limit of time: one that the network has forgotten would cost its borrower the whole [`ACQUIRE_TIMEOUT`], and would never come
+/// back from a question that was given up.
+fn watchful(connections: u32) -> PgPoolOptions {
+    PgPoolOptions::new()
+        .max_connections(connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .idle_timeout(Duration::from_secs(300))
-        .connect_lazy_with(options))
+        .test_before_acquire(false)
+        .before_acquire(|connection, _| Box::pin(is_alive(connection)))
+        .after_release(|connection, _| Box::pin(is_alive(connection)))
+}
+
+/// An error, so that the pool does not try to part in good order.
+async fn is_alive(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    in_time(ALIVE, connection.ping()).await.map(|()| true)
+}
+
+/// An answer that does not come is an error.
+pub async fn in_time<T>(
+    limit: Duration,
+    asked: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    tokio::time::timeout(limit, asked)
+        .await
+        .unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())))
 }
 
 /// sqlx's options for the same URL, without a time limit for statements.
@@ -291,6 +324,13 @@ mod tests {
             split_options("postgres://h/d?sslmode=disable").0,
             "postgres://h/d"
         );
+    }
+
+    #[test]
+    fn several_hosts_are_refused_by_name() {
+        let url = "postgres://u:p@one:5432,two:5432/d?target_session_attrs=read-write";
+        let parsed = Target::parse(url, None);
+        assert!(matches!(parsed, Err(Error::SeveralHosts)));
     }
 
     #[test]

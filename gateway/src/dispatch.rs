@@ -5,25 +5,27 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::future::try_join_all;
-use tokio::sync::{Notify, mpsc};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
 
 use crate::{
     authorizer::{Authorizer, Error},
     catalog::Catalog,
     feed::{
-        Batch,
+        Batch, Delivery, Read,
         change::{CATALOG, Change, Operation},
     },
-    hub::{Before, Hub, Survey, Verdicts},
+    hub::{Before, Hub, Survey, Verdicts, outbox::Outbox},
     metrics::names,
     revocation::Revocation,
 };
 
-/// An outbox that is fuller than this makes the hub wait a little: a burst of changes should not count as a slow reader.
-const FULL: f32 = 0.5;
-/// How long a burst may be held back for such readers: for each batch, and at a time.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// How often a crowded outbox is looked at.
 const BREATH: Duration = Duration::from_millis(2);
+/// How long one is waited for that does not become emptier.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Changes between two moments at which the readers get the processor.
 const STRIDE: usize = 64;
 const RETRY: Duration = Duration::from_millis(250);
@@ -41,13 +43,14 @@ pub struct Dispatch {
 
 impl Dispatch {
     /// Runs until the feed ends.
-    pub async fn run(mut self, mut batches: mpsc::Receiver<Batch>) {
+    pub async fn run(mut self, mut deliveries: mpsc::Receiver<Delivery>) {
         loop {
             tokio::select! {
                 biased;
                 () = self.replan.notified() => self.replan().await,
-                batch = batches.recv() => match batch {
-                    Some(batch) => self.batch(&batch).await,
+                delivery = deliveries.recv() => match delivery {
+                    Some(Delivery::Batch(batch)) => self.batch(&batch).await,
+                    Some(Delivery::Lost(_)) => self.lose().await,
                     None => return,
                 },
             }
@@ -61,11 +64,14 @@ impl Dispatch {
             .changes
             .chunk_by(|a, b| is_control(a) == is_control(b))
         {
-            if changes.first().is_some_and(is_control) {
+            if changes.first().is_some_and(|change| is_control(change)) {
                 self.control(changes).await;
             } else {
-                self.deliver(changes).await;
+                self.deliver(&batch.read, changes).await;
             }
+        }
+        if !batch.more {
+            self.hub.complete(&batch.read);
         }
         if !batch.more && !self.before.is_empty() {
             self.before.clear();
@@ -74,7 +80,14 @@ impl Dispatch {
         }
     }
 
-    async fn control(&mut self, changes: &[Change]) {
+    /// Nothing that was known of the database can be relied on.
+    async fn lose(&mut self) {
+        self.before.clear();
+        self.hub.lose();
+        self.replan().await;
+    }
+
+    async fn control(&mut self, changes: &[Arc<Change>]) {
         if changes.iter().any(|change| change.table == CATALOG) {
             return self.replan().await;
         }
@@ -110,7 +123,7 @@ impl Dispatch {
         self.revocation.settle_stale().await;
     }
 
-    async fn deliver(&self, batch: &[Change]) {
+    async fn deliver(&self, read: &Arc<Read>, batch: &[Arc<Change>]) {
         let survey = self.hub.survey(batch, &self.before);
         let verdicts = if survey.is_empty() {
             Verdicts::default()
@@ -118,25 +131,37 @@ impl Dispatch {
             answer(&self.catalog, &self.authorizer, survey, batch).await
         };
         let tables = self.catalog.tables();
-        let mut patience = PATIENCE;
-        let mut fullest = 0_f32;
+        let mut patient = true;
         for (place, change) in batch.iter().enumerate() {
-            fullest =
-                fullest.max(
-                    self.hub
-                        .deliver(&tables, change, place, &verdicts, &self.before),
-                );
-            if (place + 1).is_multiple_of(STRIDE) {
-                if fullest > FULL && !patience.is_zero() {
-                    tokio::time::sleep(BREATH).await;
-                    patience = patience.saturating_sub(BREATH);
-                } else {
-                    tokio::task::yield_now().await;
-                }
-                fullest = 0.0;
+            let crowded = self
+                .hub
+                .deliver(&tables, read, change, place, &verdicts, &self.before);
+            match crowded {
+                Some(outbox) if patient => patient = relieved(&outbox).await,
+                _ if (place + 1).is_multiple_of(STRIDE) => tokio::task::yield_now().await,
+                _ => {}
             }
         }
+        self.hub.delivered();
     }
+}
+
+/// Waits until an outbox has room again. A burst of changes should not count as a slow reader where it is this process that
+/// does not come to writing; the log keeps the rest meanwhile. It never waits for a client. False if it was in vain.
+async fn relieved(outbox: &Outbox) -> bool {
+    metrics::counter!(names::DELIVERY_PAUSES).increment(1);
+    let mut emptiest = f32::INFINITY;
+    let mut since = Instant::now();
+    while let Some(full) = outbox.crowded() {
+        if full < emptiest {
+            emptiest = full;
+            since = Instant::now();
+        } else if since.elapsed() > PATIENCE {
+            return false;
+        }
+        tokio::time::sleep(BREATH).await;
+    }
+    true
 }
 
 fn is_control(change: &Change) -> bool {
@@ -144,7 +169,7 @@ fn is_control(change: &Change) -> bool {
 }
 
 /// A table that was watched a moment ago may have changes before the catalog was read anew.
-async fn know_tables(catalog: &Catalog, batch: &[Change]) {
+async fn know_tables(catalog: &Catalog, batch: &[Arc<Change>]) {
     let tables = catalog.tables();
     if batch
         .iter()
@@ -159,11 +184,11 @@ async fn know_tables(catalog: &Catalog, batch: &[Change]) {
 }
 
 /// Asks until there is an answer: a change is not dropped because the database could not be asked.
-async fn answer(
+pub(crate) async fn answer(
     catalog: &Catalog,
     authorizer: &Authorizer,
     survey: Survey,
-    batch: &[Change],
+    batch: &[Arc<Change>],
 ) -> Verdicts {
     let Survey { questions, filters } = survey;
     loop {
@@ -186,10 +211,10 @@ async fn try_answer(
     authorizer: &Authorizer,
     questions: &crate::authorizer::Questions,
     filters: &HashMap<(i32, Arc<str>), Vec<usize>>,
-    batch: &[Change],
+    batch: &[Arc<Change>],
 ) -> Result<Verdicts, Error> {
     let tables = catalog.tables();
-    let image = |place: usize| batch.get(place).and_then(Change::image);
+    let image = |place: usize| batch.get(place).and_then(|change| change.image());
     let matching = try_join_all(filters.iter().map(|(key, places)| async move {
         let rows = places
             .iter()
@@ -208,4 +233,52 @@ async fn try_answer(
     let judged = authorizer.judge(questions.clone(), |id| tables.get(id).cloned(), image);
     let (matching, judged) = futures::try_join!(matching, judged)?;
     Ok(Verdicts::new(judged, matching.into_iter().collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+    use crate::hub::outbox::{Frame, Limits};
+
+    /// Crowded: three quarters of its frames.
+    fn crowded() -> Outbox {
+        let outbox = Outbox::new(Limits {
+            frames: 8,
+            bytes: 1 << 30,
+        });
+        for _ in 0..6 {
+            outbox.push(Frame::text("x".repeat(200_000)));
+        }
+        assert!(outbox.crowded().is_some());
+        outbox
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_is_written_to_is_waited_for_however_long_it_takes() {
+        let outbox = crowded();
+        let writing = async {
+            // Two frames at a time.
+            for _ in 0..2 {
+                tokio::time::sleep(PATIENCE - BREATH).await;
+                outbox.take(&mut Vec::new()).await.unwrap();
+            }
+        };
+        assert!(tokio::join!(relieved(&outbox), writing).0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_makes_no_progress_is_waited_for_once() {
+        let begun = Instant::now();
+        assert!(!relieved(&crowded()).await);
+        assert!(begun.elapsed() < 2 * PATIENCE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_a_client_that_does_not_read() {
+        let outbox = crowded();
+        assert_eq!(outbox.overflowed().now_or_never(), None);
+        assert_eq!(relieved(&outbox).now_or_never(), Some(true));
+    }
 }

@@ -7,9 +7,14 @@
 pub mod columns;
 mod encode;
 pub mod filter;
+mod gate;
+mod greeting;
 mod group;
 mod index;
+mod missed;
 pub mod outbox;
+mod place;
+mod recent;
 mod rights;
 
 use std::{
@@ -22,16 +27,25 @@ use std::{
 };
 
 use protocol::Version;
+use tokio::sync::watch;
 
-pub use self::rights::{Before, Unit};
 use self::{
     columns::ColumnSet,
     encode::Encoder,
     filter::Filter,
     group::{Group, GroupKey, Member},
     index::Index,
-    outbox::{Frame, Outbox},
+    outbox::{Frame, Outbox, Signal},
+    recent::Recent,
     rights::Rights,
+};
+pub use self::{
+    gate::{Gate, Overflowed},
+    greeting::{Announcement, Greeting},
+    missed::{Missed, Older, Opening, Starts, View},
+    place::Place,
+    recent::Entry,
+    rights::{Before, Unit},
 };
 use crate::{
     admission::Wanted,
@@ -39,7 +53,10 @@ use crate::{
     authorizer::{Answers, Questions, Reads, Scope},
     catalog::{TableId, Tables},
     config::OldRecord,
-    feed::change::{Change, Operation},
+    feed::{
+        Read,
+        change::{Change, Operation},
+    },
     metrics::names,
 };
 
@@ -119,9 +136,10 @@ impl SubscriptionId {
 pub struct Hub {
     state: Mutex<State>,
     encoder: Encoder,
+    /// Rung when it is known how far the feed has come.
+    progress: watch::Sender<()>,
 }
 
-#[derive(Default)]
 struct State {
     groups: HashMap<usize, Group>,
     by_key: HashMap<GroupKey, usize>,
@@ -130,6 +148,11 @@ struct State {
     subscriptions: HashMap<SubscriptionId, usize>,
     rights: Rights,
     next_group: usize,
+    recent: Recent,
+    place: Option<Place>,
+    /// Surveys so far, and whether the last one's changes are still being judged and delivered.
+    surveys: u64,
+    delivering: bool,
 }
 
 /// What has to be asked before a batch can be delivered.
@@ -185,9 +208,22 @@ impl Verdicts {
 }
 
 impl Hub {
-    pub fn new(old_record: OldRecord, max_change_bytes: usize) -> Hub {
+    /// `recent_bytes`: how much of the latest changes is kept for those who come back.
+    pub fn new(old_record: OldRecord, max_change_bytes: usize, recent_bytes: usize) -> Hub {
         Hub {
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                groups: HashMap::new(),
+                by_key: HashMap::new(),
+                index: Index::default(),
+                subscriptions: HashMap::new(),
+                rights: Rights::default(),
+                next_group: 0,
+                recent: Recent::new(recent_bytes),
+                place: None,
+                surveys: 0,
+                delivering: false,
+            }),
+            progress: watch::Sender::new(()),
             encoder: Encoder {
                 old_record,
                 max_change_bytes,
@@ -195,23 +231,33 @@ impl Hub {
         }
     }
 
-    /// Subscribes. `greeting` goes into the outbox before the first change can, with nothing in between; `replaced` ends in the
-    /// same moment, so that a subscription that is made anew neither misses nor doubles a change.
+    /// Subscribes. The greeting goes into the outbox before the first change can, with nothing in between; `replaced` ends in
+    /// the same moment, so that a subscription that is made anew neither misses nor doubles a change. One that `starts`
+    /// somewhere in the past is held back, and what it has to be given first is returned.
     pub fn subscribe(
         &self,
         subscription: Subscription,
         replaced: Option<SubscriptionId>,
-        greeting: &[Frame],
-    ) -> Result<(), Box<Outdated>> {
+        greeting: &Greeting,
+        starts: Option<&Starts>,
+    ) -> Result<Option<Missed>, Box<Outdated>> {
         let mut state = self.state();
-        if state.rights.is_outdated(subscription.verified) {
+        let ahead = starts.is_some_and(|starts| !state.has_come_to(starts));
+        if ahead || state.rights.is_outdated(subscription.verified) {
             return Err(Box::new(Outdated(subscription)));
         }
-        // A batch that was surveyed before this moment and is delivered after it has asked about the former principal.
-        let former = replaced
-            .and_then(|replaced| state.remove(replaced))
-            .map(|member| member.principal);
-        for frame in greeting {
+        let (former, mut gate) = match replaced.map(|replaced| state.take(replaced)) {
+            None => (None, None),
+            // A batch that was surveyed before this moment and is delivered after it has asked about the former principal.
+            Some(Some(member)) => (Some(member.principal), member.gate),
+            // It ended meanwhile, and nobody knows what came since.
+            Some(None) => {
+                let failed = Signal::Failed(subscription.id);
+                subscription.outbox.signal(failed);
+                return Ok(None);
+            }
+        };
+        for frame in &greeting.frames {
             subscription.outbox.push_greeting(frame.clone());
         }
         let Subscription {
@@ -224,6 +270,23 @@ impl Hub {
             wanted,
             verified,
         } = subscription;
+        let mut missed = None;
+        match (&gate, starts) {
+            (Some(gate), _) => gate.move_to(id),
+            (None, Some(starts)) if replaced.is_none() => {
+                // Nobody has asked about it for the changes that are being judged now.
+                let unasked = state.delivering.then_some(state.surveys);
+                let closed = Arc::new(Gate::new(id, unasked, outbox.limits()));
+                gate = Some(closed.clone());
+                missed = Some(state.missed(&bindings, starts, closed));
+            }
+            (None, _) => {}
+        }
+        if gate.is_none()
+            && let Some(live) = &greeting.live
+        {
+            outbox.push_greeting(live.frame(state.place.as_ref()));
+        }
         state.insert(
             GroupKey {
                 topic,
@@ -237,9 +300,10 @@ impl Hub {
                 wanted,
                 verified,
                 former,
+                gate,
             },
         );
-        Ok(())
+        Ok(missed)
     }
 
     /// Ends a subscription. One that has ended already stays so.
@@ -248,8 +312,10 @@ impl Hub {
     }
 
     /// What must be asked before these changes can be delivered.
-    pub fn survey(&self, batch: &[Change], before: &Before) -> Survey {
-        let state = self.state();
+    pub fn survey(&self, batch: &[Arc<Change>], before: &Before) -> Survey {
+        let mut state = self.state();
+        state.surveys += 1;
+        state.delivering = true;
         let mut survey = Survey::default();
         for (place, change) in batch.iter().enumerate() {
             let Some(image) = change.image() else {
@@ -297,29 +363,36 @@ impl Hub {
         survey
     }
 
-    /// Delivers one change of a batch: to everyone whose binding matches, and who may see it. Returns how full the
-    /// fullest of their outboxes is, from 0 to 1.
+    /// Delivers one change of a batch: to everyone whose binding matches, and who may see it. Returns an outbox that should
+    /// be waited for before the next one, if any of theirs should.
     pub fn deliver(
         &self,
         tables: &Tables,
-        change: &Change,
+        read: &Arc<Read>,
+        change: &Arc<Change>,
         place: usize,
         verdicts: &Verdicts,
         before: &Before,
-    ) -> f32 {
-        let (Some(table), Some(image)) = (tables.get(change.table), change.image()) else {
-            return 0.0;
+    ) -> Option<Arc<Outbox>> {
+        let table = tables.get(change.table)?;
+        let image = change.image()?;
+        let mut state = self.state();
+        let entry = Entry {
+            read: read.clone(),
+            change: change.clone(),
         };
-        let state = self.state();
+        state.recent.push(entry.clone());
+        state.place = Some(Place {
+            read: read.clone(),
+            reached: change.sequence,
+        });
         let mut hits: Vec<(usize, usize)> = state
             .index
             .candidates(change.table, image)
             .filter(|(group, binding)| {
                 state.groups.get(group).is_some_and(|group| {
                     let binding = &group.key.bindings[*binding];
-                    binding.events.include(change.operation)
-                        && binding.filter.equals_match(image)
-                        && verdicts.matches(change.table, &binding.filter, place)
+                    binding.events.include(change.operation) && binding.filter.equals_match(image)
                 })
             })
             .collect();
@@ -328,50 +401,84 @@ impl Hub {
 
         let stale_since = state.rights.stale_since(change, before);
         let mut encoded = self.encoder.change(table, change);
-        let mut fullest = 0_f32;
+        let mut crowded = None;
         let mut deliveries = 0;
         for hits in hits.chunk_by(|a, b| a.0 == b.0) {
             let Some(group) = state.groups.get(&hits[0].0) else {
                 continue;
             };
-            // Bindings with different column lists get a message each, and each binding is in one message.
-            let mut by_columns: Vec<(&Arc<ColumnSet>, Vec<u64>, bool)> = Vec::with_capacity(1);
-            for (_, binding) in hits {
-                let binding = &group.key.bindings[*binding];
-                let decided = binding.scope == Scope::Decided;
-                match by_columns
-                    .iter_mut()
-                    .find(|(columns, ..)| **columns == binding.columns)
-                {
-                    Some((_, ids, any_decided)) => {
-                        if !ids.contains(&binding.id) {
-                            ids.push(binding.id);
-                        }
-                        *any_decided |= decided;
-                    }
-                    None => by_columns.push((&binding.columns, vec![binding.id], decided)),
-                }
+            for gate in group
+                .members()
+                .iter()
+                .filter_map(|member| member.gate.as_ref())
+            {
+                gate.hold(&entry);
             }
+            let hits = hits.iter().map(|(_, binding)| *binding).filter(|binding| {
+                let filter = &group.key.bindings[*binding].filter;
+                verdicts.matches(change.table, filter, place)
+            });
+            let addressed = address(&group.key, hits);
             // A verdict is about the principal and the row, not about the binding that found it.
-            let decided = by_columns.iter().any(|(.., decided)| *decided);
-            for (columns, ids, _) in by_columns {
-                let frame = Frame::text(encoded.frame(&group.key, columns, &ids));
-                for member in group.members() {
+            let decided = addressed.iter().any(|message| message.decided);
+            for Addressed { columns, ids, .. } in addressed {
+                let cursor = || Some(read.cursor(change.sequence));
+                let frame = Frame::text(encoded.frame(&group.key, columns, &ids, cursor));
+                for member in group
+                    .members()
+                    .iter()
+                    .filter(|member| member.gate.is_none())
+                {
                     let trusted = decided && member.verified.tick >= stale_since;
                     if trusted || verdicts.may_see(change.table, member, place) {
-                        fullest = fullest.max(member.outbox.push(frame.clone()));
+                        if member.outbox.push(frame.clone()) {
+                            crowded = Some(&member.outbox);
+                        }
                         deliveries += 1;
                     }
                 }
             }
         }
         metrics::counter!(names::DELIVERIES).increment(deliveries);
-        fullest
+        crowded.cloned()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// One message: to which bindings of a channel it goes.
+struct Addressed<'a> {
+    columns: &'a Arc<ColumnSet>,
+    ids: Vec<u64>,
+    /// One of the bindings needs no verdict on the row.
+    decided: bool,
+}
+
+/// Bindings with different column lists get a message each, and each binding is in one message.
+fn address(group: &GroupKey, hits: impl Iterator<Item = usize>) -> Vec<Addressed<'_>> {
+    let mut messages: Vec<Addressed<'_>> = Vec::with_capacity(1);
+    for binding in hits.map(|binding| &group.bindings[binding]) {
+        let decided = binding.scope == Scope::Decided;
+        match messages
+            .iter_mut()
+            .find(|message| *message.columns == binding.columns)
+        {
+            Some(message) => {
+                if !message.ids.contains(&binding.id) {
+                    message.ids.push(binding.id);
+                }
+                message.decided |= decided;
+            }
+            None => messages.push(Addressed {
+                columns: &binding.columns,
+                ids: vec![binding.id],
+                decided,
+            }),
+        }
+    }
+    messages
 }
 
 impl State {
@@ -394,6 +501,15 @@ impl State {
     }
 
     fn remove(&mut self, id: SubscriptionId) -> Option<Member> {
+        let member = self.take(id)?;
+        if let Some(gate) = &member.gate {
+            gate.end();
+        }
+        Some(member)
+    }
+
+    /// The same, for a subscription that goes on as another one.
+    fn take(&mut self, id: SubscriptionId) -> Option<Member> {
         let place = self.subscriptions.remove(&id)?;
         let group = self.groups.get_mut(&place)?;
         let member = group.remove(id);
@@ -432,7 +548,7 @@ impl State {
             bindings: bindings.to_vec(),
             ..group.key.clone()
         };
-        if let Some(member) = self.remove(id) {
+        if let Some(member) = self.take(id) {
             self.insert(key, Member { verified, ..member });
         }
     }

@@ -17,6 +17,7 @@ pub mod hub;
 pub mod lifecycle;
 pub mod metrics;
 pub mod posting;
+mod resume;
 pub mod revocation;
 pub mod telemetry;
 pub mod topics;

@@ -38,6 +38,8 @@ macro_rules! metrics {
 metrics! {
     Gauge CONNECTIONS = "tidings_connections" [""]
         "Sockets that are open now.";
+    Gauge STOPPING = "tidings_stopping" [""]
+        "1 from the moment at which a stop begins.";
     Gauge CHANNELS = "tidings_channels" [""]
         "Channels that are joined now, over all sockets.";
     Counter CONNECTIONS_OPENED = "tidings_connections_opened_total" [""]
@@ -57,21 +59,47 @@ metrics! {
     Counter FRAMES_DISCARDED = "tidings_frames_discarded_total" [""]
         "Frames that waited for a slow reader when it was closed, and were never written.";
     Counter SLOW_READERS = "tidings_slow_readers_total" [""]
-        "Sockets closed because too much was waiting to be written to them.";
+        "Sockets closed because their client read too slowly: too much was waiting for it, or a write made no progress.";
     Counter CHANGES_READ = "tidings_changes_read_total" [""]
         "Changes read from the log.";
     Counter CHANGE_BATCHES = "tidings_change_batches_total" [""]
         "Reads of the log that brought at least one change.";
     Histogram FEED_LAG = "tidings_feed_lag_seconds" [""]
         "From the time that a change carries to its arrival in this process, once for each batch, for its newest change.";
-    Counter FEED_RESETS = "tidings_feed_resets_total" [""]
-        "How often the feed found another database than before (a restored copy, another cluster) and began anew.";
+    Counter FEED_LOSSES = "tidings_feed_losses_total" ["reason"]
+        "How often changes may have been lost, by reason: another database than before (foreign), one that has gone back (rewound), a log that was emptied unread (truncated).";
     Counter FEED_RECONNECTS = "tidings_feed_reconnects_total" [""]
         "How often the feed had to connect to the database again.";
+    Counter RESUMES = "tidings_resumes_total" ["from"]
+        "Subscriptions that began in the past: what they missed was in memory, or partly in the log, or they began with rows of the table (history).";
+    Counter RESUMES_REFUSED = "tidings_resumes_refused_total" ["reason"]
+        "Joins refused because they could not go on from where they wanted to.";
+    Counter REPLAYED = "tidings_replayed_changes_total" [""]
+        "Changes given to subscriptions that had missed them.";
+    Counter LOG_PASSES = "tidings_log_passes_total" [""]
+        "How often the log was read again for those who had been away for longer than memory reaches. Clients that come back together share this.";
+    Gauge LOG_BYTES = "tidings_log_bytes" [""]
+        "Size of the change log on disk, with its indexes.";
+    Gauge LOG_SLOTS = "tidings_log_slots" [""]
+        "Slots of the change log that are in use, of ten.";
+    Gauge LOG_OLDEST = "tidings_log_oldest_seconds" [""]
+        "Age of the oldest change in the log, by the clock of the database; 0 if the log is empty.";
+    Counter LOG_TRIMS = "tidings_log_trims_total" [""]
+        "Slots of the change log that this process has emptied.";
+    Counter FEED_POLLS = "tidings_feed_polls_total" [""]
+        "Reads of the log that nothing had announced.";
+    Gauge DOORBELL_QUIET = "tidings_doorbell_quiet" [""]
+        "1 while the doorbell is silenced and the log is polled, 0 while commits announce themselves.";
+    Counter DOORBELL_SWITCHES = "tidings_doorbell_switches_total" ["to"]
+        "How often the feed went over to ringing, polling, quiet or lingering.";
+    Counter DOORBELL_FAILURES = "tidings_doorbell_failures_total" [""]
+        "How often the connection that silences the doorbell could not be made, or broke.";
     Gauge GROUPS = "tidings_groups" [""]
         "Groups of subscriptions that get the same frames.";
     Counter DELIVERIES = "tidings_deliveries_total" [""]
         "Changes handed to subscriptions: one change to a hundred subscriptions counts a hundred.";
+    Counter DELIVERY_PAUSES = "tidings_delivery_pauses_total" [""]
+        "How often delivery waited until this process had written what it had handed out. No client is ever waited for.";
     Counter VERDICT_QUERIES = "tidings_verdict_queries_total" [""]
         "Round trips to the database that asked who may see what.";
     Counter VERDICT_ERRORS = "tidings_verdict_errors_total" ["sqlstate"]

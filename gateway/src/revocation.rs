@@ -87,7 +87,8 @@ impl Revocation {
                 self.hub.revoke(&unit);
             }
             Outcome::Wrong(refusal) => self.hub.void(&unit, &refusal.to_string().into()),
-            Outcome::Unavailable => return false,
+            // Admission alone refuses nothing that it has taken before.
+            Outcome::Refused(_) | Outcome::Unavailable => return false,
         }
         true
     }

@@ -4,18 +4,16 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use futures::{FutureExt, SinkExt, StreamExt};
-use protocol::{Ref, Version, event};
+use protocol::{Ref, event};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::http::Uri;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 use crate::frame::{ChangePayload, Frame};
+use crate::socket::{self, Endpoint};
 
 /// From the first packet until the server says that the binding is live.
 const JOIN_LIMIT: Duration = Duration::from_secs(30);
@@ -24,51 +22,6 @@ const JOIN_LIMIT: Duration = Duration::from_secs(30);
 const HEARTBEAT: Duration = Duration::from_secs(25);
 
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
-
-/// Where the server is and how to speak to it.
-#[derive(Clone, Debug)]
-pub(crate) struct Endpoint {
-    authority: String,
-    host: String,
-    port: u16,
-    path: String,
-    pub(crate) version: Version,
-}
-
-impl Endpoint {
-    /// A URL without a path gets the one that the SDKs use.
-    pub(crate) fn parse(url: &str, version: Version) -> anyhow::Result<Self> {
-        let uri: Uri = url.parse().with_context(|| format!("{url} is not a URL"))?;
-        let default_port = match uri.scheme_str() {
-            Some("ws" | "http") => 80,
-            _ => bail!("{url} must begin with ws:// (the load test speaks no TLS)"),
-        };
-        let host = uri.host().with_context(|| format!("{url} names no host"))?;
-        let port = uri.port_u16().unwrap_or(default_port);
-        let path = match uri.path().trim_end_matches('/') {
-            "" => "/realtime/v1/websocket",
-            path => path,
-        };
-        Ok(Self {
-            authority: format!("{host}:{port}"),
-            host: host.trim_matches(['[', ']']).to_owned(),
-            port,
-            path: path.to_owned(),
-            version,
-        })
-    }
-
-    fn url(&self, token: &str) -> String {
-        let vsn = match self.version {
-            Version::V1 => "1.0.0",
-            Version::V2 => "2.0.0",
-        };
-        format!(
-            "ws://{}{}?apikey={token}&vsn={vsn}",
-            self.authority, self.path
-        )
-    }
-}
 
 /// What a subscriber wants to hear: the new messages of one session.
 #[derive(Clone, Debug)]
@@ -100,7 +53,7 @@ impl Subscriber {
     }
 
     async fn join(endpoint: &Endpoint, subscription: &Subscription) -> anyhow::Result<Self> {
-        let socket = open(endpoint, &subscription.token).await?;
+        let socket = socket::open(endpoint, &subscription.token).await?;
         let mut subscriber = Self {
             socket,
             endpoint: endpoint.clone(),
@@ -318,36 +271,6 @@ impl Subscriber {
     pub(crate) async fn close(mut self) {
         // What the server still sends, or that it is gone already, is of no interest any more.
         let _ = timeout(CLOSE_LIMIT, self.socket.close(None)).await;
-    }
-}
-
-async fn open(endpoint: &Endpoint, token: &str) -> anyhow::Result<WebSocketStream<TcpStream>> {
-    let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port))
-        .await
-        .with_context(|| format!("cannot connect to {}", endpoint.authority))?;
-    stream.set_nodelay(true)?;
-    // The default of 128 KiB a socket would make thousands of subscribers expensive.
-    let config = WebSocketConfig::default()
-        .read_buffer_size(16 << 10)
-        .write_buffer_size(0);
-    let request = endpoint
-        .url(token)
-        .into_client_request()
-        .context("the token does not fit into a URL")?;
-    match tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await {
-        Ok((socket, _)) => Ok(socket),
-        Err(Error::Http(response)) => {
-            let body = response
-                .body()
-                .as_deref()
-                .map(String::from_utf8_lossy)
-                .unwrap_or_default();
-            bail!(
-                "the server refused the connection: {} {body}",
-                response.status()
-            )
-        }
-        Err(error) => Err(error).context("the websocket handshake failed"),
     }
 }
 

@@ -94,13 +94,8 @@ struct ArrayForm<'a, P>(
     P,
 );
 
-impl<'a> Frame<'a> {
-    /// A change that is not as it should be comes back as [`Frame::Other`] with the event `postgres_changes`.
+impl<'a> Message<'a> {
     pub(crate) fn parse(version: Version, text: &'a str) -> anyhow::Result<Self> {
-        // Nearly every frame is a change, so that shape is tried first, in one pass.
-        if let Ok(change) = Self::parse_change(version, text) {
-            return Ok(Self::Change(change));
-        }
         let (reference, topic, event, payload) = match version {
             Version::V1 => {
                 let frame: ObjectForm<'a, &'a RawValue> =
@@ -113,12 +108,23 @@ impl<'a> Frame<'a> {
                 (frame.1, frame.2, frame.3, frame.4)
             }
         };
-        Ok(Self::Other(Message {
+        Ok(Self {
             topic,
             event,
             reference: reference.map_or("null", RawValue::get),
             payload,
-        }))
+        })
+    }
+}
+
+impl<'a> Frame<'a> {
+    /// A change that is not as it should be comes back as [`Frame::Other`] with the event `postgres_changes`.
+    pub(crate) fn parse(version: Version, text: &'a str) -> anyhow::Result<Self> {
+        // Nearly every frame is a change, so that shape is tried first, in one pass.
+        if let Ok(change) = Self::parse_change(version, text) {
+            return Ok(Self::Change(change));
+        }
+        Message::parse(version, text).map(Self::Other)
     }
 
     fn parse_change(version: Version, text: &'a str) -> serde_json::Result<ChangePayload<'a>> {

@@ -3,6 +3,7 @@
 //! Exit codes: 0 everything arrived as promised, 1 something did not, 2 nothing could be measured.
 
 mod changes;
+mod channel;
 mod client;
 mod database;
 mod frame;
@@ -11,6 +12,9 @@ mod ledger;
 mod meter;
 mod own;
 mod report;
+mod resume;
+mod soak;
+mod socket;
 mod target;
 mod usage;
 mod writer;
@@ -33,6 +37,10 @@ enum Scenario {
     Changes(Box<changes::ChangesArgs>),
     /// Inserts a second without a trigger, with that of Tidings, and with one that sends rows by NOTIFY.
     Inserts(inserts::InsertsArgs),
+    /// Thousands lose their connection at once and come back at once, with cursors: how long it takes, and what it costs.
+    Resume(resume::ResumeArgs),
+    /// Everything fails, at random, while everybody writes and reads: is everything delivered once and in order all the same?
+    Soak(Box<soak::SoakArgs>),
     /// Loads the load test's tables into a database that `tidings migrate` has prepared.
     Prepare {
         #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
@@ -62,6 +70,8 @@ async fn run(scenario: Scenario) -> anyhow::Result<bool> {
     match scenario {
         Scenario::Changes(args) => changes::run(*args).await,
         Scenario::Inserts(args) => inserts::run(args).await,
+        Scenario::Resume(args) => resume::run(args).await,
+        Scenario::Soak(args) => soak::run(*args).await,
         Scenario::Prepare { database } => {
             let client = database::connect(&database::config(&database)?).await?;
             database::load_schema(&client).await?;

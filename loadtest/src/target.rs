@@ -125,7 +125,7 @@ impl Target {
     }
 
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
-        let Some((server, cluster)) = self.own else {
+        let Some((mut server, cluster)) = self.own else {
             return Ok(());
         };
         server.stop().await;

@@ -30,6 +30,8 @@ pub struct Binding {
     pub since: Field,
     /// A key of our own: deliver first the last so many rows.
     pub history: Option<u64>,
+    /// A key of our own: the column by which `history` finds the last rows.
+    pub order: Field,
     /// A key of our own: put the cursor into each record. True with `since` and `history`, which are of no use without,
     /// unless the client says no.
     pub cursor: bool,
@@ -153,12 +155,13 @@ impl Binding {
             select,
             since,
             history,
+            order,
             cursor,
         ] = json::pick(
             item.get(),
             [
                 "event", "events", "schema", "table", "filter", "select", "since", "history",
-                "cursor",
+                "order", "cursor",
             ],
         )
         .ok()?;
@@ -189,6 +192,7 @@ impl Binding {
         let table = field(table, "config.postgres_changes[].table");
         let filter = field(filter, "config.postgres_changes[].filter");
         let since = field(since, "config.postgres_changes[].since");
+        let order = field(order, "config.postgres_changes[].order");
         let select = parse_select(select);
         if select == Select::Invalid {
             wrong("config.postgres_changes[].select");
@@ -221,6 +225,7 @@ impl Binding {
             select,
             since,
             history,
+            order,
             cursor,
         })
     }
@@ -229,7 +234,7 @@ impl Binding {
     /// the same, never 0. The order of keys does not matter, nor from where the client resumes.
     pub fn id(&self) -> u64 {
         let mut entries = json::entries(self.raw.get()).unwrap_or_default();
-        entries.retain(|(key, _)| !matches!(key.as_ref(), "id" | "since" | "history"));
+        entries.retain(|(key, _)| !matches!(key.as_ref(), "id" | "since" | "history" | "order"));
         entries.sort_by(|(left, _), (right, _)| left.cmp(right));
         // FNV-1a, folded. It need not resist attacks: ids only have to differ within one channel, which
         // [`assign_ids`] sees to.

@@ -15,6 +15,7 @@ mod json;
 mod message;
 pub mod presence;
 mod reply;
+pub mod resume;
 mod system;
 mod topic;
 mod version;
@@ -33,6 +34,8 @@ pub use json::MAX_DEPTH;
 pub use message::{ClientMessage, Malformed, Ref, decode_text, encode};
 pub use presence::PresencePush;
 pub use reply::{CHANNEL_CRASH, Refusal, empty_error_reply, error_reply, ok_reply};
-pub use system::{REPLICATION_READY, SERVER_DISCONNECT, SUBSCRIBED, ends, extension, system};
+pub use system::{
+    REPLICATION_READY, SERVER_DISCONNECT, SUBSCRIBED, ends, extension, system, system_with_cursor,
+};
 pub use topic::{HEARTBEAT_TOPIC, TOPIC_PREFIX, event, sub_topic};
 pub use version::Version;

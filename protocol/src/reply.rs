@@ -101,6 +101,9 @@ pub enum Refusal {
     /// A binding is wrong and the client asked to wait for them; `message` as in the `system` message.
     #[error("RealtimeDisabledForConfiguration: {message}")]
     BadBindings { message: String },
+    /// A key of our own asks for what cannot be had; the texts are [`crate::resume::ResumeError`]'s.
+    #[error("{0}")]
+    Resume(crate::resume::ResumeError),
     /// Other claim errors, and anything unforeseen.
     #[error("Unknown Error on Channel")]
     Unknown,
@@ -143,6 +146,7 @@ impl Refusal {
             Refusal::TenantNotFound => "tenant_not_found",
             Refusal::SubscribeTimeout => "subscribe_timeout",
             Refusal::BadBindings { .. } => "bad_bindings",
+            Refusal::Resume(error) => error.code(),
             Refusal::Unknown => "unknown",
             Refusal::Fault { .. } => "fault",
             Refusal::JoinCrashed => "join_crashed",

@@ -18,7 +18,20 @@ pub mod extension {
 
 /// The payload of a `system` message. `sub_topic` is the topic without `realtime:`.
 pub fn system(status_ok: bool, extension: &str, message: &str, sub_topic: &str) -> String {
-    let mut out = String::with_capacity(message.len() + extension.len() + sub_topic.len() + 72);
+    system_with_cursor(status_ok, extension, message, sub_topic, None)
+}
+
+/// The same, for channels that asked for cursors.
+pub fn system_with_cursor(
+    status_ok: bool,
+    extension: &str,
+    message: &str,
+    sub_topic: &str,
+    cursor: Option<&str>,
+) -> String {
+    let more = cursor.map_or(0, str::len);
+    let mut out =
+        String::with_capacity(message.len() + extension.len() + sub_topic.len() + more + 84);
     out.push('{');
     json::push_member(&mut out, "message", message);
     out.push(',');
@@ -27,6 +40,10 @@ pub fn system(status_ok: bool, extension: &str, message: &str, sub_topic: &str) 
     json::push_member(&mut out, "extension", extension);
     out.push(',');
     json::push_member(&mut out, "channel", sub_topic);
+    if let Some(cursor) = cursor {
+        out.push(',');
+        json::push_member(&mut out, "cursor", cursor);
+    }
     out.push('}');
     out
 }

@@ -5,7 +5,10 @@ use std::{collections::HashMap, sync::Arc};
 use sqlx::{PgPool, Row, types::Json};
 
 use super::lane::Asking;
-use crate::catalog::Table;
+use crate::{
+    catalog::Table,
+    database::{CATALOG_PATIENCE, in_time},
+};
 
 #[derive(Debug, PartialEq, Eq)]
 pub struct Access {
@@ -47,11 +50,10 @@ impl Access {
         table: &Arc<Table>,
         role: &str,
     ) -> Result<Access, sqlx::Error> {
-        let row = sqlx::query("select * from tidings.access($1::oid::regclass, $2)")
+        let access = sqlx::query("select * from tidings.access($1::oid::regclass, $2)")
             .bind(sqlx::postgres::types::Oid(table.oid))
-            .bind(role)
-            .fetch_one(pool)
-            .await?;
+            .bind(role);
+        let row = in_time(CATALOG_PATIENCE, access.fetch_one(pool)).await?;
         let columns: Vec<String> = row.get("columns");
         let reads: Option<Vec<String>> = row.get("reads");
         let parents: Option<Json<HashMap<Box<str>, Arc<str>>>> = row.get("parents");

@@ -40,6 +40,13 @@ pub(super) const BATCH_TIMEOUT: Duration = Duration::from_secs(300);
 const FILTER_TIMEOUT: Duration = Duration::from_millis(500);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(5);
+/// A lane that has nothing to do finds out in these intervals whether its connection is still there: a network that has
+/// forgotten it says nothing.
+const LOOK: Duration = Duration::from_secs(5);
+/// How long an empty statement may take.
+const ALIVE: Duration = Duration::from_secs(5);
+/// How much longer an answer may take than the server may work on it.
+const WAY: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
@@ -125,6 +132,7 @@ impl Lanes {
                 database: database.clone(),
                 session,
                 questions,
+                patience: statement_timeout + WAY,
             };
             // Connections that drain may still join, so the lanes outlive the soft stop.
             let stop = lifecycle.hard().clone();
@@ -246,6 +254,17 @@ struct Lane {
     /// What makes the session what it is to be.
     session: String,
     questions: async_queue::Taker<Question>,
+    /// How long the database may be silent while it owes an answer.
+    patience: Duration,
+}
+
+/// Why a lane gives its connection up.
+#[derive(Debug, thiserror::Error)]
+enum Lost {
+    #[error("the connection broke")]
+    Broken(#[from] tokio_postgres::Error),
+    #[error("the database did not answer within {0:?}")]
+    Silent(Duration),
 }
 
 impl Lane {
@@ -261,6 +280,10 @@ impl Lane {
                     tokio::select! {
                         served = self.serve(&client) => match served {
                             Ok(()) => return,
+                            Err(error @ Lost::Silent(_)) => tracing::warn!(
+                                error = &error as &dyn std::error::Error,
+                                "a lane of the authorizer gives its connection up, and takes a new one"
+                            ),
                             Err(error) => tracing::debug!(
                                 error = &error as &dyn std::error::Error,
                                 "a lane of the authorizer lost the database"
@@ -286,53 +309,92 @@ impl Lane {
     }
 
     /// Answers until nobody asks any more. Returns an error when the connection is lost.
-    async fn serve(&self, client: &Client) -> Result<(), tokio_postgres::Error> {
-        // A policy that never ends must not stop the others behind it.
-        client.batch_execute(&self.session).await?;
-        let as_principal = client.prepare(BECOME).await?;
+    async fn serve(&self, client: &Client) -> Result<(), Lost> {
+        let prepare = async {
+            // A policy that never ends must not stop the others behind it.
+            client.batch_execute(&self.session).await?;
+            client.prepare(BECOME).await
+        };
+        let as_principal = within(self.patience, prepare).await??;
         let mut prepared: HashMap<Arc<str>, Statement> = HashMap::new();
         let mut waiting = Vec::new();
-        while self.questions.take(&mut waiting, IN_FLIGHT).await > 0 {
-            // PostgreSQL plans a statement anew when the role has changed since.
-            waiting.sort_by(|a, b| role(a).cmp(role(b)));
-            let mut ready = Vec::with_capacity(waiting.len());
-            for question in waiting.drain(..) {
-                if let Some(definition) = question.asking.definition.clone() {
-                    ask_defined(client, &as_principal, &definition, question).await;
-                    continue;
+        loop {
+            let taken = self.questions.take(&mut waiting, IN_FLIGHT);
+            match tokio::time::timeout(LOOK, taken).await {
+                Ok(0) => return Ok(()),
+                Ok(_) => {
+                    // On the way before the questions, so that it costs them no time. A connection that is gone is given up
+                    // long before an answer is late, and its questions are asked on another one.
+                    let answers = self.answer(client, &as_principal, &mut prepared, &mut waiting);
+                    futures::try_join!(look(client), answers)?;
                 }
-                if let Some(statement) = prepared.get(&question.asking.statement) {
-                    ready.push((statement.clone(), question));
-                    continue;
-                }
-                // Names are looked up when a statement is prepared, and a principal need not be able to look into
-                // the schemas that its policies use.
-                let statement = async {
-                    client.batch_execute("reset role").await?;
-                    client.prepare(&question.asking.statement).await
-                };
-                match statement.await {
-                    Ok(statement) => {
-                        if prepared.len() == PREPARED {
-                            prepared.clear();
-                        }
-                        prepared.insert(question.asking.statement.clone(), statement.clone());
-                        ready.push((statement, question));
+                Err(_) => look(client).await?,
+            }
+        }
+    }
+
+    /// Answers those who wait.
+    async fn answer(
+        &self,
+        client: &Client,
+        as_principal: &Statement,
+        prepared: &mut HashMap<Arc<str>, Statement>,
+        waiting: &mut Vec<Question>,
+    ) -> Result<(), Lost> {
+        // PostgreSQL plans a statement anew when the role has changed since.
+        waiting.sort_by(|a, b| role(a).cmp(role(b)));
+        let mut ready = Vec::with_capacity(waiting.len());
+        for question in waiting.drain(..) {
+            if let Some(definition) = question.asking.definition.clone() {
+                let asked = ask_defined(client, as_principal, &definition, question);
+                // Several statements, each of which may take its time.
+                within(self.patience * 4, asked).await?;
+                continue;
+            }
+            if let Some(statement) = prepared.get(&question.asking.statement) {
+                ready.push((statement.clone(), question));
+                continue;
+            }
+            // Names are looked up when a statement is prepared, and a principal need not be able to look into
+            // the schemas that its policies use.
+            let statement = async {
+                client.batch_execute("reset role").await?;
+                client.prepare(&question.asking.statement).await
+            };
+            match within(self.patience, statement).await? {
+                Ok(statement) => {
+                    if prepared.len() == PREPARED {
+                        prepared.clear();
                     }
-                    Err(error) => reply(question.answer, Err(verdict_error(error))),
+                    prepared.insert(question.asking.statement.clone(), statement.clone());
+                    ready.push((statement, question));
                 }
+                Err(error) => reply(question.answer, Err(verdict_error(error))),
             }
-            let asks = ready
-                .into_iter()
-                .map(|(statement, question)| ask(client, &as_principal, statement, question));
-            // Polled in order, so sent in order; each sends both its statements when it is first polled.
-            stream::iter(asks).buffered(IN_FLIGHT).collect::<()>().await;
-            if client.is_closed() {
-                return client.simple_query("").await.map(drop);
-            }
+        }
+        let asks = ready
+            .into_iter()
+            .map(|(statement, question)| ask(client, as_principal, statement, question));
+        // Polled in order, so sent in order; each sends both its statements when it is first polled.
+        let mut asks = std::pin::pin!(stream::iter(asks).buffered(IN_FLIGHT));
+        while within(self.patience, asks.next()).await?.is_some() {}
+        if client.is_closed() {
+            client.simple_query("").await?;
         }
         Ok(())
     }
+}
+
+/// Whether the connection is still there.
+async fn look(client: &Client) -> Result<(), Lost> {
+    within(ALIVE, client.simple_query("")).await??;
+    Ok(())
+}
+
+async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Result<T, Lost> {
+    tokio::time::timeout(limit, work)
+        .await
+        .map_err(|_| Lost::Silent(limit))
 }
 
 /// Asks in a transaction of its own that leaves nothing behind.

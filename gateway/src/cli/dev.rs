@@ -60,6 +60,10 @@ pub(super) fn run(arguments: Arguments) -> Result<(), super::Error> {
     // A database that the environment names is somebody's: this command has its own. What is wrong with the other
     // settings is told before PostgreSQL starts.
     sources.force("database_url", "postgres://127.0.0.1/tidings".to_owned());
+    // Nobody waits for another gateway here.
+    if !sources.is_set("drain_spread") {
+        sources.force("drain_spread", "0s".to_owned());
+    }
     let settings = sources.load(&[])?;
     let log = match sources.is_set("log") {
         true => settings.log.as_str(),

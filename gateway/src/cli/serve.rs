@@ -39,7 +39,6 @@ async fn serve(settings: Settings) -> Result<(), Error> {
     start(&app, listener, edge::router(app.clone()))?;
     tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
     app.lifecycle.finished().await?;
-    tracing::info!("stopped");
     Ok(())
 }
 

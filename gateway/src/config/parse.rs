@@ -25,6 +25,16 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "a duration is at most 366 days".to_owned())
 }
 
+/// Whether a stop can go as these say.
+pub(super) fn drain(limit: Duration, delay: Duration, spread: Duration) -> Result<(), String> {
+    match limit > delay + spread {
+        true => Ok(()),
+        false => Err(format!(
+            "drain is {limit:?}: it must be longer than drain_delay ({delay:?}) and drain_spread ({spread:?}) together; make it longer, or those shorter"
+        )),
+    }
+}
+
 /// Bytes, or with the unit `KiB` or `MiB`.
 pub(super) fn size(text: &str) -> Result<usize, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
@@ -190,6 +200,17 @@ mod tests {
         assert_eq!(duration("24h"), Ok(Duration::from_secs(86_400)));
         for wrong in ["5", "", "s", "-1s", "1.5s", "5 parsecs", "99999999999999d"] {
             assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_stop_may_not_end_before_everybody_was_told() {
+        let seconds = Duration::from_secs;
+        assert_eq!(drain(seconds(10), seconds(4), seconds(5)), Ok(()));
+        for (delay, spread) in [(5, 5), (0, 10), (11, 0)] {
+            let problem = drain(seconds(10), seconds(delay), seconds(spread)).unwrap_err();
+            let named = ["drain is 10s", "drain_delay", "drain_spread"];
+            assert!(named.iter().all(|name| problem.contains(name)), "{problem}");
         }
     }
 

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 use super::issuers::{self, Issuer};
 use super::table::{self, Default, Setting, TABLE};
-use super::{Error, LogFormat, OldRecord, Secret, Settings, UnauthorizedJoin, parse};
+use super::{Doorbell, Error, LogFormat, OldRecord, Secret, Settings, UnauthorizedJoin, parse};
+
+/// Durations that may be nothing.
+const MAY_BE_ZERO: &[&str] = &["drain_delay", "drain_spread"];
 
 /// Variables with our prefix that are not settings: which file to read, and what `tidings dev` alone looks at.
 const OTHER_VARIABLES: &[&str] = &["TIDINGS_CONFIG", "TIDINGS_POSTGRES_BIN"];
@@ -230,6 +233,11 @@ impl Sources {
             problems: self.problems.clone(),
         };
         let settings = reader.read();
+        let drain = parse::drain(settings.drain, settings.drain_delay, settings.drain_spread);
+        // One that is no duration at all is noted already.
+        if let (Err(problem), false) = (drain, settings.drain.is_zero()) {
+            reader.problems.push(problem);
+        }
         if reader.problems.is_empty() {
             Ok(settings)
         } else {
@@ -328,8 +336,11 @@ impl Reader<'_> {
             max_channels: self.count("max_channels", 1, 1_000_000),
             max_message_bytes: self.size("max_message_bytes"),
             outbox_bytes: self.size("outbox_bytes"),
+            recent_bytes: self.size("recent_bytes"),
             outbox_frames: self.count("outbox_frames", 16, 10_000_000),
             idle_timeout: self.duration("idle_timeout"),
+            drain_delay: self.duration("drain_delay"),
+            drain_spread: self.duration("drain_spread"),
             drain: self.duration("drain"),
             jwt_secret: Secret::new(
                 self.value("jwt_secret", |text| parse::shared_secret(text).map(str::to_owned))
@@ -348,6 +359,11 @@ impl Reader<'_> {
             issuers: self.sources.issuers.clone(),
             watch: self.value("watch", parse::tables).unwrap_or_default(),
             poll_interval: self.duration("poll_interval"),
+            doorbell: self
+                .value("doorbell", |text| {
+                    parse::choice(text, &[("auto", Doorbell::Auto), ("on", Doorbell::On)])
+                })
+                .unwrap_or(Doorbell::On),
             recheck_interval: self.duration("recheck_interval"),
             old_record: self
                 .value("old_record", |text| {
@@ -429,7 +445,7 @@ impl Reader<'_> {
     fn duration(&mut self, name: &'static str) -> std::time::Duration {
         self.value(name, |text| {
             let duration = parse::duration(text)?;
-            match duration.is_zero() && name != "drain" {
+            match duration.is_zero() && !MAY_BE_ZERO.contains(&name) {
                 true => Err("more than nothing is wanted".to_owned()),
                 false => Ok(duration),
             }
@@ -478,7 +494,7 @@ mod tests {
 
     #[test]
     fn flags_win_over_the_environment_and_that_over_the_file() {
-        let file = "max_channels = 1\nmax_connections = 1\ndrain = \"1s\"\nwatch = [\"a.b\", \"c\"]\npresence_default = false";
+        let file = "max_channels = 1\nmax_connections = 1\ndrain = \"9s\"\nwatch = [\"a.b\", \"c\"]\npresence_default = false";
         let env = [
             ("TIDINGS_MAX_CHANNELS", "2"),
             ("TIDINGS_MAX_CONNECTIONS", "2"),
@@ -489,7 +505,7 @@ mod tests {
             .unwrap();
         assert_eq!(settings.max_channels, 3);
         assert_eq!(settings.max_connections, 2);
-        assert_eq!(settings.drain.as_secs(), 1);
+        assert_eq!(settings.drain.as_secs(), 9);
         assert_eq!(settings.watch, ["a.b", "public.c"]);
         assert!(!settings.presence_default);
         assert_eq!(settings.jwt_aud, None);
@@ -538,7 +554,7 @@ mod tests {
         let page = sources(
             &[("database_url", "postgres://u:hunter2@h/d")],
             &[("TIDINGS_JWT_SECRET", "hunter3")],
-            "drain = \"1s\"",
+            "drain = \"9s\"",
         )
         .print();
         assert!(
@@ -549,7 +565,7 @@ mod tests {
             page.contains("jwt_secret = \"***\" # environment"),
             "{page}"
         );
-        assert!(page.contains("drain = \"1s\" # tidings.toml"), "{page}");
+        assert!(page.contains("drain = \"9s\" # tidings.toml"), "{page}");
         assert!(
             page.contains("listen = \"127.0.0.1:4000\" # default"),
             "{page}"

@@ -107,8 +107,13 @@ pub static TABLE: &[Setting] = &[
     ),
     setting(
         "outbox_frames",
-        Default::Value("4096"),
+        Default::Value("16384"),
         "The same, counted in messages.",
+    ),
+    setting(
+        "recent_bytes",
+        Default::Value("64MiB"),
+        "How much of the latest changes is kept in memory for clients that come back. What is older is read from the log.",
     ),
     setting(
         "idle_timeout",
@@ -116,9 +121,19 @@ pub static TABLE: &[Setting] = &[
         "A client that sends nothing for so long, not even a heartbeat, is closed.",
     ),
     setting(
+        "drain_delay",
+        Default::Value("0s"),
+        "When stopping, how long everything is served as before while `/readyz` already answers 503: time for load balancers to look elsewhere.",
+    ),
+    setting(
+        "drain_spread",
+        Default::Value("5s"),
+        "After that, over how long the sockets are told to reconnect, each at a moment of its own.",
+    ),
+    setting(
         "drain",
         Default::Value("10s"),
-        "When stopping, how long open requests and sockets may take to end.",
+        "When stopping, how long it may take in all; what is open then is cut. Longer than `drain_delay` and `drain_spread` together.",
     ),
     secret(
         "jwt_secret",
@@ -159,6 +174,11 @@ pub static TABLE: &[Setting] = &[
         "poll_interval",
         Default::Value("1s"),
         "How often the change log is read although nothing was announced.",
+    ),
+    setting(
+        "doorbell",
+        Default::Value("auto"),
+        "Whether each commit announces itself by NOTIFY: `auto` silences that while changes come fast, `on` never does.",
     ),
     setting(
         "recheck_interval",

@@ -22,6 +22,8 @@ pub(super) struct Channel {
     pub(super) verified: Verified,
     pub(super) member: MemberId,
     pub(super) subscription: Option<SubscriptionId>,
+    /// It has had a subscription.
+    pub(super) was_live: bool,
     pub(super) phase: Phase,
     /// While a new token is being asked about: the token of the subscription that is still live, and what it is good for. It
     /// ends the channel when it expires, whatever is pushed meanwhile.

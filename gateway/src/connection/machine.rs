@@ -19,7 +19,7 @@ use crate::{
     admission::{Outcome, Wanted},
     auth::{Principal, TokenError, Verified, Verifier, Whom},
     config::UnauthorizedJoin,
-    hub::{BoundBinding, SubscriptionId},
+    hub::{Announcement, BoundBinding, SubscriptionId},
     topics::{MemberId, TopicKey},
 };
 
@@ -73,6 +73,8 @@ pub(super) struct Question {
     pub(super) asked: u64,
     pub(super) principal: Arc<Principal>,
     pub(super) wanted: Wanted,
+    /// There is no subscription yet: it may start in the past.
+    pub(super) first: bool,
 }
 
 pub(super) struct Subscribe {
@@ -83,6 +85,7 @@ pub(super) struct Subscribe {
     pub(super) wanted: Wanted,
     pub(super) replaced: Option<SubscriptionId>,
     pub(super) greeting: Vec<String>,
+    pub(super) live: Announcement,
 }
 
 pub(super) struct Entrance {
@@ -243,6 +246,13 @@ impl<'a> Machine<'a> {
             .is_ok_and(|verified| whom.fits(&verified.principal))
     }
 
+    /// The hub's subscription cannot be given what it missed: the channel should be joined again.
+    pub(super) fn failed(&mut self, id: SubscriptionId) {
+        if let Some(topic) = self.subscribed(id).map(|channel| channel.topic.clone()) {
+            self.crash(&topic);
+        }
+    }
+
     fn subscribed(&mut self, id: SubscriptionId) -> Option<&mut Channel> {
         self.channels
             .values_mut()
@@ -303,6 +313,23 @@ impl<'a> Machine<'a> {
         self.close_replaced(topic, Some(join_ref));
     }
 
+    /// Ends a channel that clients join again by themselves.
+    fn crash(&mut self, topic: &str) {
+        if let Some(channel) = self.channels.remove(topic) {
+            let join_ref = channel.join_ref.clone();
+            self.drop_channel(channel);
+            let frame = protocol::encode(
+                self.version,
+                &join_ref,
+                &join_ref,
+                topic,
+                event::ERROR,
+                protocol::CHANNEL_CRASH,
+            );
+            self.effects.push(Effect::Send(frame));
+        }
+    }
+
     fn drop_channel(&mut self, channel: Channel) {
         self.effects
             .extend(channel.subscription.map(Effect::Unsubscribe));
@@ -328,6 +355,22 @@ impl<'a> Machine<'a> {
             event::REPLY,
             payload,
         )));
+    }
+}
+
+/// What says that a channel's bindings are live.
+fn announcement(version: Version, channel: &Channel) -> Announcement {
+    Announcement {
+        version,
+        topic: channel.topic.clone(),
+        sub_topic: channel.key.sub_topic.clone(),
+        join_ref: channel.join_ref.clone(),
+        cursor: channel
+            .wanted
+            .config
+            .bindings
+            .iter()
+            .any(|binding| binding.cursor),
     }
 }
 

@@ -3,116 +3,43 @@
 use std::{collections::HashMap, convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
 use futures::{FutureExt, SinkExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use protocol::{ClientFrame, ClientMessage, close};
+use protocol::ClientFrame;
 use tokio::{
     net::TcpStream,
     time::{Instant, timeout},
 };
 use tokio_tungstenite::{
     WebSocketStream,
-    tungstenite::{
-        Error as WsError, Message,
-        error::CapacityError,
-        protocol::{CloseFrame, frame::coding::CloseCode},
-    },
+    tungstenite::{Error as WsError, Message, error::CapacityError},
 };
 
 use super::{
     Opened,
-    machine::{Effect, Machine, Question, Rules, Subscribe},
+    asking::{Admitted, Answer, Late, Replayed, admit, ask},
+    end::End,
+    machine::{Effect, Machine, Rules, Subscribe},
 };
 use crate::{
     admission::Outcome,
     app::App,
     auth::now_unix,
     hub::{
-        Moment, Outdated, Subscription, SubscriptionId,
+        Announcement, Greeting, Missed, Outdated, Subscription, SubscriptionId,
         outbox::{Frame, Item, Limits, Outbox, Signal},
     },
     metrics::names,
+    resume::{self, Plan},
     topics::{Broadcast, Member},
 };
 
-/// How long a write may make no progress. A reader that is gone is noticed by its full outbox, too.
+/// How long one write may take: a piece of the outbox. A reader that is gone is noticed by its full outbox, too.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The pause before a subscription is admitted again whose bindings were outdated.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
-/// How long the closing handshake may take.
+/// How long the last frames and the closing handshake may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The largest payload of a broadcast or a track (protocol §9).
 const MAX_PAYLOAD_BYTES: usize = 3_000_500;
-
-/// Why a connection ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    /// The client closed, or its network is gone.
-    Client,
-    Idle,
-    SlowReader,
-    TooBig,
-    Protocol,
-    Encoding,
-    Draining,
-    Disconnected,
-}
-
-impl End {
-    fn label(self) -> &'static str {
-        match self {
-            End::Client => "client",
-            End::Idle => "idle",
-            End::SlowReader => "slow_reader",
-            End::TooBig => "too_big",
-            End::Protocol => "protocol",
-            End::Encoding => "encoding",
-            End::Draining => "draining",
-            End::Disconnected => "disconnected",
-        }
-    }
-
-    fn close_frame(self) -> Option<CloseFrame> {
-        let (code, reason) = match self {
-            End::Client => return None,
-            End::Idle => (close::IDLE, "idle"),
-            End::SlowReader => (close::SLOW_READER, "slow reader"),
-            End::TooBig => (close::TOO_BIG, "message too big"),
-            End::Protocol => (close::PROTOCOL_ERROR, "protocol error"),
-            End::Encoding => (close::BAD_ENCODING, "text that is not UTF-8"),
-            End::Draining => (close::RESTART, "the server restarts"),
-            End::Disconnected => (close::DISCONNECTED, "disconnected by an operator"),
-        };
-        Some(CloseFrame {
-            code: CloseCode::from(code),
-            reason: reason.into(),
-        })
-    }
-}
-
-/// What was learned about a subscription, and the moment before it was asked.
-enum Answer {
-    /// To a question of the machine.
-    Admitted {
-        topic: Arc<str>,
-        asked: u64,
-        outcome: Outcome,
-        verified: Moment,
-    },
-    /// A token's key is known now, or never will be.
-    Learned { message: ClientMessage, asked: u64 },
-    /// For a subscription whose bindings were outdated before it was made.
-    Again {
-        late: Box<Late>,
-        outcome: Outcome,
-        verified: Moment,
-    },
-}
-
-/// A subscription that waits to be made.
-struct Late {
-    subscription: Subscription,
-    replaced: Option<SubscriptionId>,
-    greeting: Vec<Frame>,
-}
 
 struct Connection<'a> {
     app: &'a Arc<App>,
@@ -121,9 +48,18 @@ struct Connection<'a> {
     machine: Machine<'a>,
     /// Joins that are being authorized.
     questions: FuturesUnordered<BoxFuture<'static, Answer>>,
+    /// Subscriptions that are being given what they missed.
+    replays: FuturesUnordered<BoxFuture<'static, Replayed>>,
     /// Subscriptions among them that wait to be made, unless they end first, and those that are live in their stead.
-    late: HashMap<SubscriptionId, Option<SubscriptionId>>,
+    late: HashMap<SubscriptionId, Instead>,
     channels: usize,
+}
+
+/// What there is while a subscription waits to be made.
+struct Instead {
+    live: Option<SubscriptionId>,
+    /// Nothing: the join has not been answered yet.
+    joining: bool,
 }
 
 /// Serves a socket until it ends.
@@ -145,10 +81,12 @@ pub async fn serve(app: Arc<App>, mut socket: WebSocketStream<TcpStream>, opened
         outbox: Arc::new(Outbox::new(limits)),
         machine: Machine::new(opened.version, opened.token, &app.verifier, rules),
         questions: FuturesUnordered::new(),
+        replays: FuturesUnordered::new(),
         late: HashMap::new(),
         channels: 0,
     };
-    let registered = app.sockets.register(&connection.outbox);
+    let outbox = connection.outbox.clone();
+    let registered = app.sockets.register(&outbox);
     let end = match connection.run(&mut socket).await {
         Err(end) => end,
         Ok(never) => match never {},
@@ -157,9 +95,20 @@ pub async fn serve(app: Arc<App>, mut socket: WebSocketStream<TcpStream>, opened
     drop(registered);
     drop(connection);
     metrics::counter!(names::CONNECTIONS_CLOSED, "reason" => end.label()).increment(1);
+    match end {
+        End::SlowReader => metrics::counter!(names::SLOW_READERS).increment(1),
+        End::Draining => app.lifecycle.count_told(),
+        _ => {}
+    }
     tracing::debug!(remote = %opened.remote, reason = end.label(), "connection ended");
     if let Some(frame) = end.close_frame() {
+        let mut last = Vec::new();
         let farewell = async {
+            // Nothing new comes any more; what has come is still theirs.
+            while end == End::Draining
+                && let Some(Ok(())) = outbox.take(&mut last).now_or_never()
+                && write(&mut socket, &outbox, &mut last).await.is_ok()
+            {}
             socket.close(Some(frame)).await?;
             while let Some(message) = socket.next().await {
                 message?;
@@ -182,7 +131,9 @@ impl Drop for Connection<'_> {
 impl Connection<'_> {
     async fn run(&mut self, socket: &mut WebSocketStream<TcpStream>) -> Result<Infallible, End> {
         let outbox = self.outbox.clone();
-        let draining = self.app.lifecycle.soft().clone();
+        let app = self.app;
+        let draining = app.lifecycle.soft();
+        let mut turn = pin!(app.lifecycle.turn());
         let idle_timeout = self.app.settings.idle_timeout;
         // A client may ask for as many joins as it may have channels; while more are open, nothing more is read from it.
         let most_questions = self.app.settings.max_channels;
@@ -205,7 +156,8 @@ impl Connection<'_> {
             }
             tokio::select! {
                 biased;
-                () = draining.cancelled() => return Err(End::Draining),
+                () = turn.as_mut() => return Err(End::Draining),
+                () = draining.cancelled(), if self.channels == 0 => return Err(End::Draining),
                 // What is to be written comes before what is read: a client that floods us must not delay its own answers.
                 taken = outbox.take(&mut frames) => {
                     if taken.is_err() {
@@ -221,15 +173,13 @@ impl Connection<'_> {
                     }
                 }
                 Some(answer) = self.questions.next(), if !self.questions.is_empty() => self.answered(answer),
-                message = socket.next(), if self.questions.len() <= most_questions => {
+                Some(replayed) = self.replays.next(), if !self.replays.is_empty() => self.replayed(replayed)?,
+                message = socket.next(), if self.questions.len() <= most_questions && self.replays.len() <= most_questions => {
                     idle.as_mut().reset(Instant::now() + idle_timeout);
                     match self.receive(message) {
                         Ok(true) => self.carry_out(None),
                         // A ping is answered when the socket is flushed.
-                        Ok(false) => match timeout(WRITE_TIMEOUT, socket.flush()).await {
-                            Ok(Ok(())) => {}
-                            _ => return Err(End::Client),
-                        },
+                        Ok(false) => write(socket, &outbox, &mut frames).await.map(drop)?,
                         Err(end) => return Err(end),
                     }
                 }
@@ -285,6 +235,8 @@ impl Connection<'_> {
         match signal {
             Signal::Revoked(id) => self.machine.revoked(id),
             Signal::Void(id, reason) => self.machine.void(id, &reason),
+            Signal::Failed(id) => self.machine.failed(id),
+            Signal::Lost => return Err(End::Lost),
             Signal::Disconnect(whom) => {
                 if self.machine.concerns(&whom, now_unix()) {
                     return Err(End::Disconnected);
@@ -301,10 +253,10 @@ impl Connection<'_> {
                 topic,
                 asked,
                 outcome,
-                verified,
+                admitted,
             } => {
                 self.machine.authorized(&topic, asked, outcome, now_unix());
-                self.carry_out(Some(verified));
+                self.carry_out(Some(admitted));
             }
             Answer::Learned { message, asked } => {
                 self.machine.learned(message, asked, now_unix());
@@ -313,26 +265,28 @@ impl Connection<'_> {
             Answer::Again {
                 mut late,
                 outcome,
-                verified,
+                admitted,
             } => {
                 let id = late.subscription.id;
-                let Some(replaced) = self.late.remove(&id) else {
+                let Some(Instead { live: replaced, .. }) = self.late.remove(&id) else {
                     return;
                 };
                 let ended = match outcome {
                     Outcome::Bound(bindings) => {
                         late.subscription.bindings = bindings;
-                        late.subscription.verified = verified;
+                        late.subscription.verified = admitted.verified;
+                        late.plan = admitted.plan;
                         return self.subscribe(*late);
                     }
                     Outcome::Unavailable => return self.ask_again(*late),
                     Outcome::Denied => Signal::Revoked(id),
+                    Outcome::Refused(_) => Signal::Failed(id),
                     Outcome::Wrong(refusal) => Signal::Void(id, refusal.to_string().into()),
                 };
                 if let Some(replaced) = replaced {
                     self.app.hub.unsubscribe(replaced);
                 }
-                for frame in late.greeting {
+                for frame in late.greeting.frames {
                     self.outbox.push(frame);
                 }
                 self.outbox.signal(ended);
@@ -345,46 +299,92 @@ impl Connection<'_> {
             subscription,
             replaced,
             greeting,
+            plan,
         } = late;
-        if let Err(outdated) = self.app.hub.subscribe(subscription, replaced, &greeting) {
-            let Outdated(subscription) = *outdated;
-            self.ask_again(Late {
-                subscription,
-                replaced,
-                greeting,
-            });
+        let hub = &self.app.hub;
+        let starts = plan.as_ref().map(|plan| &plan.starts);
+        match hub.subscribe(subscription, replaced, &greeting, starts) {
+            Ok(None) => {}
+            Ok(Some(missed)) => {
+                if let (Some(plan), Some(live)) = (plan, greeting.live) {
+                    self.replay(plan, missed, live);
+                }
+            }
+            Err(outdated) => {
+                let Outdated(subscription) = *outdated;
+                self.ask_again(Late {
+                    subscription,
+                    replaced,
+                    greeting,
+                    plan,
+                });
+            }
         }
+    }
+
+    fn replay(&mut self, plan: Plan, missed: Missed, live: Announcement) {
+        let (app, outbox) = (self.app.clone(), self.outbox.clone());
+        let missed = Arc::new(missed);
+        self.replays.push(
+            async move {
+                let result = app.resume.run(&outbox, plan, &missed, &live).await;
+                Replayed { result, missed }
+            }
+            .boxed(),
+        );
+    }
+
+    fn replayed(&mut self, replayed: Replayed) -> Result<(), End> {
+        match replayed.result {
+            Ok(()) | Err(resume::Error::Ended) => {}
+            Err(resume::Error::Overflowed) => return Err(End::SlowReader),
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "a subscription cannot be given what it missed; its channel is to be joined again"
+                );
+                // Its channel may already wait for another in its stead.
+                let holder = replayed.missed.gate.holder();
+                let mut late = self.late.iter();
+                let instead = late.find(|(_, instead)| instead.live == Some(holder));
+                let id = instead.map_or(holder, |(id, _)| *id);
+                self.machine.failed(id);
+                self.carry_out(None);
+            }
+        }
+        Ok(())
     }
 
     /// The catalog has changed while the subscription was being admitted.
     fn ask_again(&mut self, late: Late) {
-        self.late.insert(late.subscription.id, late.replaced);
+        let instead = Instead {
+            live: late.replaced,
+            joining: !late.greeting.frames.is_empty(),
+        };
+        self.late.insert(late.subscription.id, instead);
         let app = self.app.clone();
         self.questions.push(
             async move {
                 // Not at once: the database may have to recover first.
                 tokio::time::sleep(ASK_AGAIN).await;
-                let verified = app.hub.moment();
-                let outcome = app
-                    .admission
-                    .admit(
-                        &late.subscription.principal,
-                        &late.subscription.wanted,
-                        verified,
-                    )
-                    .await;
+                let (principal, wanted) = (&late.subscription.principal, &late.subscription.wanted);
+                let (outcome, admitted) = admit(&app, principal, wanted, late.plan.is_some()).await;
                 Answer::Again {
                     late: Box::new(late),
                     outcome,
-                    verified,
+                    admitted,
                 }
             }
             .boxed(),
         );
     }
 
-    /// Does what the machine has decided, in its order. Never waits. `verified`: when what it decides on was asked for.
-    fn carry_out(&mut self, verified: Option<Moment>) {
+    /// Does what the machine has decided, in its order. Never waits. `admitted`: what it decides on.
+    fn carry_out(&mut self, admitted: Option<Admitted>) {
+        let (verified, mut plan) = match admitted {
+            Some(admitted) => (Some(admitted.verified), admitted.plan),
+            None => (None, None),
+        };
         for effect in self.machine.effects() {
             match effect {
                 Effect::Send(frame) => self.send(frame),
@@ -414,10 +414,19 @@ impl Connection<'_> {
                         wanted,
                         replaced,
                         greeting,
+                        live,
                     } = subscribe;
                     // What it replaces may itself be waiting, with an older one live in its stead.
-                    let replaced = replaced
-                        .and_then(|replaced| self.late.remove(&replaced).unwrap_or(Some(replaced)));
+                    let replaced = match replaced.map(|id| (id, self.late.remove(&id))) {
+                        None => None,
+                        Some((replaced, None)) => Some(replaced),
+                        // The join is still owed an answer, and where to start from: let it come again.
+                        Some((_, Some(Instead { joining: true, .. }))) => {
+                            self.outbox.signal(Signal::Failed(id));
+                            continue;
+                        }
+                        Some((_, Some(Instead { live, .. }))) => live,
+                    };
                     let subscription = Subscription {
                         id,
                         topic,
@@ -428,16 +437,23 @@ impl Connection<'_> {
                         wanted,
                         verified: verified.unwrap_or_else(|| self.app.hub.moment()),
                     };
-                    let greeting = greeting.into_iter().map(Frame::text).collect();
+                    let greeting = Greeting {
+                        frames: greeting.into_iter().map(Frame::text).collect(),
+                        live: Some(live),
+                    };
                     self.subscribe(Late {
                         subscription,
                         replaced,
                         greeting,
+                        plan: plan.take(),
                     });
                 }
                 Effect::Unsubscribe(id) => {
-                    if let Some(Some(instead)) = self.late.remove(&id) {
-                        self.app.hub.unsubscribe(instead);
+                    if let Some(Instead {
+                        live: Some(live), ..
+                    }) = self.late.remove(&id)
+                    {
+                        self.app.hub.unsubscribe(live);
                     }
                     self.app.hub.unsubscribe(id);
                 }
@@ -486,23 +502,6 @@ impl Connection<'_> {
     }
 }
 
-async fn ask(app: Arc<App>, question: Question) -> Answer {
-    let Question {
-        topic,
-        asked,
-        principal,
-        wanted,
-    } = question;
-    let verified = app.hub.moment();
-    let outcome = app.admission.admit(&principal, &wanted, verified).await;
-    Answer::Admitted {
-        topic,
-        asked,
-        outcome,
-        verified,
-    }
-}
-
 /// Writes all frames with as few system calls as they fit into. Returns the signals among them.
 async fn write(
     socket: &mut WebSocketStream<TcpStream>,
@@ -510,7 +509,7 @@ async fn write(
     items: &mut Vec<Item>,
 ) -> Result<Vec<Signal>, End> {
     let mut signals = Vec::new();
-    let (mut count, mut bytes) = (0, 0);
+    let (waiting, mut count, mut bytes) = (items.len() as u64, 0, 0);
     let writing = async {
         for item in items.drain(..) {
             let message = match item {
@@ -529,15 +528,18 @@ async fn write(
     };
     let written = tokio::select! {
         biased;
-        written = timeout(WRITE_TIMEOUT, writing) => written,
-        () = outbox.overflowed() => return Err(End::SlowReader),
+        written = timeout(WRITE_TIMEOUT, writing) => written.ok(),
+        () = outbox.overflowed() => None,
     };
     items.shrink_to(64);
     metrics::counter!(names::FRAMES_OUT).increment(count);
     metrics::counter!(names::BYTES_OUT).increment(bytes as u64);
     match written {
-        Ok(Ok(())) => Ok(signals),
-        Ok(Err(_)) => Err(End::Client),
-        Err(_) => Err(End::SlowReader),
+        Some(Ok(())) => Ok(signals),
+        Some(Err(_)) => Err(End::Client),
+        None => {
+            metrics::counter!(names::FRAMES_DISCARDED).increment(waiting.saturating_sub(count));
+            Err(End::SlowReader)
+        }
     }
 }

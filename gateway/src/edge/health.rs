@@ -24,10 +24,11 @@ pub(super) async fn ping() -> Response {
 
 /// Clients may be sent here: the database answers, the feed is current, and we are not about to stop.
 pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
-    let mut problems = Map::new();
     if app.lifecycle.is_stopping() {
-        problems.insert("gateway".to_owned(), "it is stopping".into());
+        // At once, whatever the database does.
+        return not_ready(json!({"gateway": "it is stopping: its clients are going elsewhere"}));
     }
+    let mut problems = Map::new();
     if let Err(problem) = app.feed.ready() {
         problems.insert("feed".to_owned(), Value::String(problem));
     }
@@ -43,9 +44,13 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
     if problems.is_empty() {
         super::json(StatusCode::OK, json!({"status": "ready"}).to_string())
     } else {
-        let body = json!({"status": "not ready", "problems": problems});
-        super::json(StatusCode::SERVICE_UNAVAILABLE, body.to_string())
+        not_ready(Value::Object(problems))
     }
+}
+
+fn not_ready(problems: Value) -> Response {
+    let body = json!({"status": "not ready", "problems": problems});
+    super::json(StatusCode::SERVICE_UNAVAILABLE, body.to_string())
 }
 
 pub(super) async fn metrics() -> Response {

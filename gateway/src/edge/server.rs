@@ -31,10 +31,19 @@ const MAX_HEAD_BYTES: usize = 64 * 1024;
 const MAX_AGE: Duration = Duration::from_secs(300);
 /// How long the answers that are under way may take when a connection has to end.
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
+/// How long the other end may leave what we send unacknowledged, or its window shut, before the kernel gives it up: also after
+/// we have, since the kernel would keep for ever what a client that is there does not read. Longer than we wait ourselves, so
+/// that such a client is told why.
+#[cfg(target_os = "linux")]
+const SILENCE: Duration = Duration::from_secs(60);
+/// The kernel takes no more than this for a client that does not read. The rest waits in its outbox, where it is counted, and
+/// shared with others that get the same; the kernel's own limit is megabytes for each.
+#[cfg(target_os = "linux")]
+const UNSENT_BYTES: u32 = 128 * 1024;
 /// Connections for requests, beside those that are or become sockets.
 const REQUEST_CONNECTIONS: usize = 1024;
 
-/// Serves the gateway's routes until the soft stop.
+/// Serves the gateway's routes until a stop closes the listener.
 pub async fn run(app: Arc<App>, listener: TcpListener) {
     let router = super::router(app.clone());
     serve(app, listener, router).await;
@@ -53,21 +62,20 @@ pub(crate) async fn serve(app: Arc<App>, listener: TcpListener, router: Router) 
     loop {
         // Whoever comes when all are taken waits in the kernel's queue.
         let permit = tokio::select! {
-            () = lifecycle.soft().cancelled() => return,
+            () = lifecycle.closing().cancelled() => return,
             permit = permits.clone().acquire_owned() => match permit {
                 Ok(permit) => permit,
                 Err(_) => return,
             },
         };
         let accepted = tokio::select! {
-            () = lifecycle.soft().cancelled() => return,
+            () = lifecycle.closing().cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, address)) => {
                 pause = Backoff::default();
-                // Frames are small and written whole: waiting to fill a packet only delays them.
-                if stream.set_nodelay(true).is_err() {
+                if prepare(&stream).is_err() {
                     continue;
                 }
                 let connection =
@@ -84,12 +92,24 @@ pub(crate) async fn serve(app: Arc<App>, listener: TcpListener, router: Router) 
                     "cannot accept connections: is the limit of open files high enough?"
                 );
                 tokio::select! {
-                    () = lifecycle.soft().cancelled() => return,
+                    () = lifecycle.closing().cancelled() => return,
                     () = tokio::time::sleep(pause) => {}
                 }
             }
         }
     }
+}
+
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    // Frames are small and written whole: waiting to fill a packet only delays them.
+    stream.set_nodelay(true)?;
+    #[cfg(target_os = "linux")]
+    {
+        let socket = socket2::SockRef::from(stream);
+        socket.set_tcp_user_timeout(Some(SILENCE))?;
+        socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
+    }
+    Ok(())
 }
 
 fn connection(
@@ -99,7 +119,12 @@ fn connection(
     lifecycle: &Lifecycle,
     permit: OwnedSemaphorePermit,
 ) -> impl Future<Output = ()> + Send + 'static {
-    let soft = lifecycle.soft().clone();
+    // Who comes during a stop gets one answer, and connections that are kept alive end: whoever balances is to look anew.
+    let keep_alive = !lifecycle.soft().is_cancelled();
+    let ending = match keep_alive {
+        true => lifecycle.soft().clone(),
+        false => lifecycle.closing().clone(),
+    };
     let held = Arc::new(permit);
     let held_by_requests = held.clone();
     let service = service_fn(move |request: hyper::Request<Incoming>| {
@@ -121,6 +146,7 @@ fn connection(
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
+        .keep_alive(keep_alive)
         .header_read_timeout(HEAD_TIMEOUT)
         .max_header_size(MAX_HEAD_BYTES)
         .max_buf_size(MAX_HEAD_BYTES)
@@ -132,7 +158,7 @@ fn connection(
         // Errors are those of the client or its network; what we answered is counted elsewhere.
         tokio::select! {
             _ = connection.as_mut() => return,
-            () = soft.cancelled() => {}
+            () = ending.cancelled() => {}
             () = tokio::time::sleep(MAX_AGE) => {}
         }
         connection.as_mut().graceful_shutdown();

@@ -61,7 +61,7 @@ pub(super) async fn handle(
     };
     let upgrade = hyper::upgrade::on(&mut request);
     let lifecycle = app.lifecycle.clone();
-    lifecycle.spawn(async move {
+    lifecycle.spawn_socket(async move {
         let (_slot, _place) = (slot, place);
         let Ok(Ok(upgraded)) = tokio::time::timeout(HANDOVER_TIMEOUT, upgrade).await else {
             return;
@@ -131,7 +131,7 @@ async fn check(app: &App, uri: &Uri, headers: &HeaderMap) -> Result<(Version, St
         status: StatusCode::FORBIDDEN,
         body: Body::Empty,
     })?;
-    if app.lifecycle.is_stopping() {
+    if app.lifecycle.soft().is_cancelled() {
         return Err(Refused::with_message(
             "stopping",
             StatusCode::SERVICE_UNAVAILABLE,

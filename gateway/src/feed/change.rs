@@ -18,6 +18,20 @@ pub enum Operation {
     Control,
 }
 
+impl Operation {
+    /// As the log writes it.
+    pub fn parse(letter: u8) -> Option<Operation> {
+        match letter {
+            b'I' => Some(Operation::Insert),
+            b'U' => Some(Operation::Update),
+            b'D' => Some(Operation::Delete),
+            b'T' => Some(Operation::Truncate),
+            b'C' => Some(Operation::Control),
+            _ => None,
+        }
+    }
+}
+
 /// Stands for the catalog itself: policies, grants, functions, columns.
 pub const CATALOG: TableId = 0;
 

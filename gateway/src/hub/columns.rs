@@ -12,6 +12,8 @@ pub struct ColumnSet {
     verbatim: bool,
     /// The list of names and types that goes with each change.
     described: String,
+    /// Each record also has its change's cursor.
+    cursor: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -32,8 +34,8 @@ enum Kind {
 }
 
 impl ColumnSet {
-    /// `places` are places in the table's list of columns.
-    pub fn new(table: &Table, places: &[usize]) -> ColumnSet {
+    /// `places` are places in the table's list of columns. `cursor`: whether the subscriber wants cursors as well.
+    pub fn new(table: &Table, places: &[usize], cursor: bool) -> ColumnSet {
         let columns: Vec<_> = places
             .iter()
             .filter_map(|place| table.columns.get(*place))
@@ -64,17 +66,30 @@ impl ColumnSet {
                 && columns.iter().all(|column| column.rendering == Kind::AsIs),
             described: format!("[{}]", described.join(",")),
             columns,
+            cursor,
         }
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.columns.iter().map(|column| &*column.name)
     }
 
     pub(super) fn described(&self) -> &str {
         &self.described
     }
 
+    pub(super) fn has_cursor(&self) -> bool {
+        self.cursor
+    }
+
     /// The record as this subscriber gets it.
     pub(super) fn render(&self, record: &Record) -> String {
-        // A column that was added a moment ago is in the record, and not yet known here.
-        if self.verbatim && record.len() == self.columns.len() {
+        // A change of the past may have had other columns, and one that was added a moment ago is not yet known here.
+        let same = || {
+            let mut names = self.columns.iter().map(|column| &column.name);
+            record.len() == self.columns.len() && names.all(|name| record.value(name).is_some())
+        };
+        if self.verbatim && same() {
             return record.as_json().to_owned();
         }
         self.write(record, |_, _| true)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use protocol::{ChangeData, Version};
+use protocol::{ChangeData, Version, resume::CURSOR_KEY};
 
 use super::{columns::ColumnSet, group::GroupKey};
 use crate::{
@@ -30,6 +30,7 @@ impl Encoder {
             table,
             change,
             bodies: Vec::new(),
+            cursor: None,
         }
     }
 }
@@ -40,6 +41,7 @@ pub(super) struct Encoding<'a> {
     table: &'a Table,
     change: &'a Change,
     bodies: Vec<(Arc<ColumnSet>, Old, String)>,
+    cursor: Option<String>,
 }
 
 /// How much of the old row goes along.
@@ -51,12 +53,17 @@ enum Old {
 }
 
 impl Encoding<'_> {
+    /// `cursor` is asked once, if somebody wants it.
     pub(super) fn frame(
         &mut self,
         group: &GroupKey,
         columns: &Arc<ColumnSet>,
         ids: &[u64],
+        cursor: impl FnOnce() -> Option<String>,
     ) -> String {
+        if columns.has_cursor() && self.cursor.is_none() {
+            self.cursor = cursor();
+        }
         let old = self.old(group, columns);
         let body = match self
             .bodies
@@ -126,12 +133,21 @@ impl Encoding<'_> {
             (Old::Full, false) => columns.render(record),
             (Old::Full, true) => columns.render_short(record, SHORT),
         };
-        let record = self
+        let mut record = self
             .change
             .new
             .as_ref()
             .map(|record| render(record, Old::Full));
-        let old_record = self.change.old.as_ref().map(|record| render(record, old));
+        let mut old_record = self.change.old.as_ref().map(|record| render(record, old));
+        // The SDKs hand on every key of a record, and of a change only those that they know.
+        if columns.has_cursor()
+            && let Some(cursor) = &self.cursor
+            && let Some(record) = record.as_mut().or(old_record.as_mut())
+        {
+            record.pop();
+            let comma = if record.len() > 1 { "," } else { "" };
+            record.push_str(&format!("{comma}\"{CURSOR_KEY}\":\"{cursor}\"}}"));
+        }
         ChangeData {
             schema: &self.table.schema,
             table: &self.table.name,

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use protocol::Version;
 
-use super::{BoundBinding, Moment, SubscriptionId, outbox::Outbox};
+use super::{BoundBinding, Moment, SubscriptionId, gate::Gate, outbox::Outbox};
 use crate::{admission::Wanted, auth::Principal};
 
 /// All that decides which bytes a subscriber gets.
@@ -23,6 +23,8 @@ pub(super) struct Member {
     pub(super) verified: Moment,
     /// Whom it was for before its token was replaced.
     pub(super) former: Option<Arc<Principal>>,
+    /// Closed while it is given what it missed.
+    pub(super) gate: Option<Arc<Gate>>,
 }
 
 pub(super) struct Group {
@@ -75,6 +77,16 @@ impl Group {
         self.places
             .get(&id)
             .map(|place| self.members[*place].verified)
+    }
+
+    pub(super) fn member(&self, id: SubscriptionId) -> Option<&Member> {
+        self.places.get(&id).map(|place| &self.members[*place])
+    }
+
+    pub(super) fn open_gate(&mut self, id: SubscriptionId) {
+        if let Some(place) = self.places.get(&id) {
+            self.members[*place].gate = None;
+        }
     }
 
     /// A member was admitted again.

@@ -66,6 +66,11 @@ impl Rights {
             .unwrap_or(0)
     }
 
+    /// Since when verdicts on a table are stale.
+    pub(super) fn stale_since_of(&self, table: TableId) -> u64 {
+        self.stale_since.get(&table).copied().unwrap_or(0)
+    }
+
     pub(super) fn is_outdated(&self, verified: Moment) -> bool {
         verified.tick < self.replanned_at
     }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     catalog::{Column, Table},
-    feed::change::Record,
+    feed::{change::Record, mark::Mark, snapshot::Snapshot, source::Source},
 };
 
 const MESSAGES: TableId = 1;
@@ -34,6 +34,7 @@ fn table(names: &[(&str, &str, bool)]) -> Table {
         updates: true,
         deletes: true,
         full_identity: false,
+        attached: 1,
         columns,
     }
 }
@@ -68,7 +69,7 @@ impl Bench {
         let table = Arc::new(table);
         let tables = Tables::of([table.clone()]);
         Bench {
-            hub: Hub::new(old_record, 1 << 20),
+            hub: Hub::new(old_record, 1 << 20, 1 << 20),
             tables,
             table,
         }
@@ -89,7 +90,7 @@ impl Bench {
                 delete: true,
             },
             filter: Arc::new(Filter { equals, rest: None }),
-            columns: Arc::new(ColumnSet::new(&self.table, &all)),
+            columns: Arc::new(ColumnSet::new(&self.table, &all, false)),
             scope,
             reads: Arc::new(Reads::Columns(vec!["room".into()])),
         }
@@ -116,19 +117,33 @@ impl Bench {
             wanted: wanted(),
             verified: self.hub.moment(),
         };
-        assert!(self.hub.subscribe(subscription, None, &[]).is_ok());
+        let greeting = Greeting::default();
+        assert!(
+            self.hub
+                .subscribe(subscription, None, &greeting, None)
+                .is_ok()
+        );
         (id, outbox)
     }
 
-    fn deliver(&self, change: &Change, verdicts: &Verdicts) {
+    fn deliver(&self, change: &Arc<Change>, verdicts: &Verdicts) {
+        let before = Before::default();
         self.hub
-            .deliver(&self.tables, change, 0, verdicts, &Before::default());
+            .deliver(&self.tables, &read(), change, 0, verdicts, &before);
     }
 }
 
-fn change(operation: Operation, old: Option<&str>, new: Option<&str>) -> Change {
+/// A read that sees everything.
+fn read() -> Arc<Read> {
+    let snapshot = Arc::new(Snapshot::parse("100:100:").unwrap());
+    let source = Arc::new(Source::new("here", b"key", 1, Vec::new()));
+    let before = Mark::at(Arc::new(Snapshot::parse("1:1:").unwrap()));
+    Arc::new(Read::new(source, before, snapshot, 1, 0))
+}
+
+fn change(operation: Operation, old: Option<&str>, new: Option<&str>) -> Arc<Change> {
     let record = |text: &str| Record::parse(text.into()).unwrap();
-    Change {
+    Arc::new(Change {
         sequence: 1,
         xid: 1,
         table: MESSAGES,
@@ -137,10 +152,10 @@ fn change(operation: Operation, old: Option<&str>, new: Option<&str>) -> Change 
         age: 0.0,
         new: new.map(record),
         old: old.map(record),
-    }
+    })
 }
 
-fn insert(room: &str) -> Change {
+fn insert(room: &str) -> Arc<Change> {
     change(
         Operation::Insert,
         None,
@@ -419,7 +434,12 @@ fn a_subscription_that_is_made_anew_gets_each_change_once() {
         wanted: wanted(),
         verified: bench.hub.moment(),
     };
-    assert!(bench.hub.subscribe(renewed, Some(old), &[]).is_ok());
+    assert!(
+        bench
+            .hub
+            .subscribe(renewed, Some(old), &Greeting::default(), None)
+            .is_ok()
+    );
     bench.deliver(&insert("a"), &Verdicts::default());
     assert_eq!(received(&outbox).len(), 2);
 }

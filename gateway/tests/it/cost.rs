@@ -96,6 +96,7 @@ impl Log {
                 "tidings.catalog(",
                 "tidings.depending(",
                 "tidings.trim_changes(",
+                "tidings.log_state(",
                 "pg_try_advisory",
                 "pg_advisory",
                 "pg_current_snapshot",

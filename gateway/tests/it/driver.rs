@@ -6,7 +6,6 @@
 
 pub(crate) mod host;
 pub(crate) mod install;
-mod proxy;
 
 use std::{
     process::{ExitStatus, Stdio},
@@ -52,6 +51,7 @@ pub(crate) async fn drive(mut command: Command, host: &mut Host) {
         String::from_utf8_lossy(&text).into_owned()
     });
 
+    host.driver = child.id();
     let run = async {
         let last_word = converse(BufReader::new(output).lines(), input, host).await;
         let status = child.wait().await.expect("the driver's exit status");

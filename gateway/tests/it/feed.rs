@@ -1,6 +1,7 @@
 //! The feed under torture: what the subscribers got is what was committed, each change once and in order.
 
 mod publication;
+mod quiet;
 mod values;
 mod writers;
 

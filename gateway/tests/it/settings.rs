@@ -86,7 +86,7 @@ async fn flags_win_over_the_environment_and_that_over_the_file() {
     let file = directory.path().join("tidings.toml");
     std::fs::write(
         &file,
-        "max_channels = 1\nmax_connections = 1\ndrain = \"1s\"\n",
+        "max_channels = 1\nmax_connections = 1\ndrain = \"9s\"\n",
     )
     .expect("a file");
     let file = file.to_str().expect("text");
@@ -110,7 +110,7 @@ async fn flags_win_over_the_environment_and_that_over_the_file() {
     };
     assert!(line("max_channels").contains('3'));
     assert!(line("max_connections").contains('2'));
-    assert!(line("drain").contains("1s"));
+    assert!(line("drain =").contains("9s"));
     assert!(line("idle_timeout").contains("60s"));
     assert!(
         !outcome.stdout.contains("hunter2") && !outcome.stdout.contains(SECRET),

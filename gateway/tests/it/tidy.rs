@@ -108,6 +108,7 @@ fn only_some_rooms_speak_sql() {
         "demo",
         "feed",
         "posting",
+        "resume",
         "edge/health",
     ];
     absent(

@@ -8,9 +8,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::{ChangesArgs, progress};
-use crate::client::{Endpoint, Subscriber, Subscription};
+use crate::client::{Subscriber, Subscription};
 use crate::database;
 use crate::ledger::Received;
+use crate::socket::Endpoint;
 use crate::target::Target;
 use crate::writer::Plan;
 

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use protocol::Version;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
@@ -169,19 +170,4 @@ async fn a_server_that_answers_no_heartbeat_is_given_up() {
     assert!(end.to_string().contains("heartbeat"), "{end:#}");
     assert_eq!(receiver.recv().await.as_deref(), Some(event::JOIN));
     assert_eq!(receiver.recv().await.as_deref(), Some(event::HEARTBEAT));
-}
-
-#[test]
-fn endpoints_are_read_leniently_and_tls_is_refused() {
-    let url = |text| Endpoint::parse(text, Version::V2).map(|endpoint| endpoint.url("t"));
-    assert_eq!(
-        url("ws://localhost:4000").unwrap(),
-        "ws://localhost:4000/realtime/v1/websocket?apikey=t&vsn=2.0.0"
-    );
-    assert_eq!(
-        url("http://[::1]/socket/websocket/").unwrap(),
-        "ws://[::1]:80/socket/websocket?apikey=t&vsn=2.0.0"
-    );
-    assert!(url("wss://localhost").is_err());
-    assert!(url("localhost").is_err());
 }

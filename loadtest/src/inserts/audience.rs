@@ -11,9 +11,10 @@ use tokio::task::JoinSet;
 
 use super::stand::Stand;
 use super::{InsertsArgs, Variant};
-use crate::client::{Endpoint, Subscriber, Subscription};
+use crate::client::{Subscriber, Subscription};
 use crate::database;
 use crate::own::{OwnCluster, OwnServer};
+use crate::socket::Endpoint;
 use crate::target::sign;
 
 /// How long the gateway may take to deliver the rest of a turn.

@@ -15,6 +15,7 @@ use super::issuers::Signer;
 use super::*;
 use crate::auth::jwks::Remote;
 use crate::auth::refresh::Timing;
+use crate::lifecycle::Drain;
 
 const LONG: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(100);
@@ -81,7 +82,7 @@ async fn verifier(url: &str, gap: Duration) -> (Verifier, Lifecycle) {
     verifier.own = verifier
         .own
         .with_remote(Remote::with_timing("test", url, timing, SHORT));
-    let lifecycle = Lifecycle::new(LONG);
+    let lifecycle = Lifecycle::new(Drain::within(LONG));
     verifier.start_fetching(&lifecycle).await;
     (verifier, lifecycle)
 }

@@ -102,6 +102,7 @@ impl Machine<'_> {
             verified,
             member: MemberId::next(),
             subscription: None,
+            was_live: false,
             phase: Phase::Joining(Joining {
                 reference: message.reference,
                 join_ref: message.join_ref,
@@ -135,6 +136,7 @@ impl Machine<'_> {
                     asked,
                     principal: channel.verified.principal.clone(),
                     wanted: channel.wanted.clone(),
+                    first: channel.subscription.is_none(),
                 }));
             }
         }
@@ -179,6 +181,7 @@ impl Machine<'_> {
 
         let refusal = match &outcome {
             Outcome::Unavailable => Some(Refusal::DatabaseUnavailable),
+            Outcome::Refused(error) => Some(Refusal::Resume(error.clone())),
             Outcome::Denied if self.rules.unauthorized_join == UnauthorizedJoin::Refuse => {
                 Some(Refusal::Unauthorized {
                     topic: sub_topic.to_string(),
@@ -200,15 +203,10 @@ impl Machine<'_> {
             Outcome::Bound(bound) if !bound.is_empty() => {
                 let id = SubscriptionId::next();
                 channel.subscription = Some(id);
+                channel.was_live = true;
                 let mut greeting = vec![reply];
                 greeting.extend(replaces.map(|old| closed(self.version, topic, &old)));
-                greeting.push(system(
-                    self.version,
-                    channel,
-                    true,
-                    extension::POSTGRES_CHANGES,
-                    SUBSCRIBED,
-                ));
+                let live = announcement(self.version, channel);
                 self.effects.push(Effect::Subscribe(Subscribe {
                     id,
                     topic: channel.topic.clone(),
@@ -217,13 +215,14 @@ impl Machine<'_> {
                     wanted: channel.wanted.clone(),
                     replaced: None,
                     greeting,
+                    live,
                 }));
             }
             outcome => {
                 let problem = match outcome {
                     Outcome::Wrong(refusal) => Some(refusal.to_string()),
                     Outcome::Denied => Some(ends::no_read_right(&sub_topic)),
-                    Outcome::Bound(_) | Outcome::Unavailable => None,
+                    Outcome::Bound(_) | Outcome::Refused(_) | Outcome::Unavailable => None,
                 };
                 channel.problem.clone_from(&problem);
                 let told = match &problem {
@@ -276,18 +275,27 @@ impl Machine<'_> {
         let Some(channel) = self.channels.get_mut(topic) else {
             return;
         };
+        let cursors = || {
+            channel
+                .wanted
+                .config
+                .bindings
+                .iter()
+                .any(|binding| binding.cursor)
+        };
         match outcome {
+            // What it missed meanwhile begins where it was, which the client knows, and not where it joined.
+            Outcome::Bound(_)
+                if channel.subscription.is_none() && channel.was_live && cursors() =>
+            {
+                self.crash(topic);
+            }
             Outcome::Bound(bindings) => {
                 channel.problem = None;
+                channel.was_live = true;
                 let id = SubscriptionId::next();
                 let replaced = channel.subscription.replace(id);
-                let told = system(
-                    self.version,
-                    channel,
-                    true,
-                    extension::POSTGRES_CHANGES,
-                    SUBSCRIBED,
-                );
+                let live = announcement(self.version, channel);
                 self.effects.push(Effect::Subscribe(Subscribe {
                     id,
                     topic: channel.topic.clone(),
@@ -295,7 +303,8 @@ impl Machine<'_> {
                     principal: channel.verified.principal.clone(),
                     wanted: channel.wanted.clone(),
                     replaced,
-                    greeting: vec![told],
+                    greeting: Vec::new(),
+                    live,
                 }));
             }
             Outcome::Wrong(refusal) => self.void_channel(topic, refusal.to_string()),
@@ -308,21 +317,7 @@ impl Machine<'_> {
                 self.end(topic, &ends::no_read_right(&sub_topic));
             }
             // It should come back: the new token may well be good.
-            Outcome::Unavailable => {
-                if let Some(channel) = self.channels.remove(topic) {
-                    let join_ref = channel.join_ref.clone();
-                    self.drop_channel(channel);
-                    let frame = protocol::encode(
-                        self.version,
-                        &join_ref,
-                        &join_ref,
-                        topic,
-                        event::ERROR,
-                        protocol::CHANNEL_CRASH,
-                    );
-                    self.effects.push(Effect::Send(frame));
-                }
-            }
+            Outcome::Refused(_) | Outcome::Unavailable => self.crash(topic),
         }
     }
 

@@ -317,10 +317,8 @@ fn a_new_token_is_asked_about_and_a_bad_one_ends_the_channel() {
     );
     let question = asked(&mut machine);
     machine.authorized("realtime:room", question, Outcome::Bound(Vec::new()), NOW);
-    assert_eq!(
-        sent(&mut machine)[0][4]["message"],
-        "Subscribed to PostgreSQL"
-    );
+    let effects = machine.effects();
+    assert!(matches!(&effects[..], [Effect::Subscribe(_)]));
     assert_eq!(machine.next_expiry(), Some(NOW + 500));
 
     let frames = renew(&mut machine, json!("nonsense"));

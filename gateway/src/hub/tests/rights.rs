@@ -105,7 +105,12 @@ fn what_was_bound_before_the_catalog_changed_is_not_taken() {
         wanted: wanted(),
         verified: before,
     };
-    assert!(bench.hub.subscribe(outdated, None, &[]).is_err());
+    assert!(
+        bench
+            .hub
+            .subscribe(outdated, None, &Greeting::default(), None)
+            .is_err()
+    );
 }
 
 #[test]
@@ -142,17 +147,18 @@ fn a_delete_in_the_transaction_that_takes_the_right_away_still_arrives() {
     for (change, arrives) in [
         (change(Operation::Delete, Some(row), None), true),
         (
-            Change {
+            Arc::new(Change {
                 xid: 2,
-                ..change(Operation::Delete, Some(row), None)
-            },
+                ..Arc::into_inner(change(Operation::Delete, Some(row), None)).unwrap()
+            }),
             false,
         ),
         (insert("a"), false),
     ] {
+        let verdicts = Verdicts::default();
         bench
             .hub
-            .deliver(&bench.tables, &change, 0, &Verdicts::default(), &before);
+            .deliver(&bench.tables, &read(), &change, 0, &verdicts, &before);
         assert_eq!(received(&outbox).len(), usize::from(arrives), "{change:?}");
     }
 }
@@ -174,7 +180,12 @@ fn a_change_that_was_surveyed_before_a_token_was_replaced_is_not_lost() {
         wanted: wanted(),
         verified: bench.hub.moment(),
     };
-    assert!(bench.hub.subscribe(renewed, Some(old), &[]).is_ok());
+    assert!(
+        bench
+            .hub
+            .subscribe(renewed, Some(old), &Greeting::default(), None)
+            .is_ok()
+    );
     let answers = Answers::from([((MESSAGES, Arc::new(Principal::of_role("before"))), vec![0])]);
     bench.deliver(&batch[0], &Verdicts::new(answers, HashMap::new()));
     assert_eq!(received(&outbox).len(), 1);

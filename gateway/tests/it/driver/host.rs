@@ -1,5 +1,8 @@
 //! Everybody but the SDK: the third program that writes rows, the one who signs tokens, the network that breaks.
 
+use std::net::SocketAddr;
+
+use faultproxy::{Cut, Proxy};
 use serde_json::{Value, json};
 use tokio_postgres::{
     Client,
@@ -7,11 +10,12 @@ use tokio_postgres::{
 };
 use uuid::Uuid;
 
-use super::proxy::Proxy;
 use crate::support::{
     TestDatabase, TestGateway,
     cluster::connect,
+    process::{GatewayProcess, signal},
     token::{SECRET, signed_with},
+    wait::wait_for,
 };
 
 /// In the order of `$2`, as PostgreSQL stored them.
@@ -29,6 +33,9 @@ const UPDATE: &str =
 
 const DELETE: &str = "delete from public.chat_messages where id = any ($1) returning to_jsonb(id)";
 
+/// The whole log, as retention empties it.
+const FORGET: &str = "truncate tidings.changes";
+
 const COUNT: &str = "select to_jsonb(count(*)) from public.chat_messages where content = $1";
 
 pub(crate) struct Host {
@@ -36,21 +43,56 @@ pub(crate) struct Host {
     rows: Client,
     secret: String,
     network: Option<Network>,
+    /// The process that calls.
+    pub(super) driver: Option<u32>,
 }
 
 /// A gateway of this test alone, behind a proxy that can cut the line.
 struct Network {
     database: TestDatabase,
-    gateway: TestGateway,
+    gateway: Gateway,
     proxy: Proxy,
+}
+
+enum Gateway {
+    Here(TestGateway),
+    /// One that can be killed, and that has metrics of its own.
+    Process {
+        environment: Vec<(String, String)>,
+        process: Box<GatewayProcess>,
+    },
 }
 
 impl Host {
     /// A gateway on a database with the ChatTwelve schema. The driver reaches it at [`Host::url`].
     pub(crate) async fn with_gateway() -> Host {
         let database = TestDatabase::new(Some("chattwelve")).await;
-        let gateway = TestGateway::start(&database).await;
-        let proxy = Proxy::start(gateway.address).await;
+        let gateway = Gateway::Here(TestGateway::start(&database).await);
+        Host::before(database, gateway).await
+    }
+
+    /// The same with the built program, and with these variables.
+    pub(crate) async fn with_process(settings: &[(&str, &str)]) -> Host {
+        let database = TestDatabase::new(Some("chattwelve")).await;
+        let own = [
+            ("DATABASE_URL", database.gateway_url.as_str()),
+            ("TIDINGS_JWT_SECRET", SECRET),
+        ];
+        let environment = own
+            .iter()
+            .chain(settings)
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect::<Vec<_>>();
+        let process = start_process(&environment).await;
+        let gateway = Gateway::Process {
+            environment,
+            process,
+        };
+        Host::before(database, gateway).await
+    }
+
+    async fn before(database: TestDatabase, gateway: Gateway) -> Host {
+        let proxy = Proxy::start(gateway.address()).await.expect("a proxy");
         let rows = writer(&database.url).await;
         Host {
             rows,
@@ -60,6 +102,7 @@ impl Host {
                 gateway,
                 proxy,
             }),
+            driver: None,
         }
     }
 
@@ -69,6 +112,7 @@ impl Host {
             rows: writer(database_url).await,
             secret: secret.to_owned(),
             network: None,
+            driver: None,
         }
     }
 
@@ -80,13 +124,7 @@ impl Host {
 
     pub(super) async fn call(&mut self, call: &str, args: &Value) -> Result<Value, String> {
         match call {
-            "insert" => {
-                let contents: Vec<&str> = texts(&args["contents"])?;
-                let rows = self
-                    .query(INSERT, &[&uuid(&args["session"])?, &contents])
-                    .await?;
-                Ok(Value::Array(rows))
-            }
+            "insert" => self.insert(args, "contents").await,
             "update" => {
                 let content = text(&args["content"])?;
                 self.one(UPDATE, &[&uuid(&args["id"])?, &content]).await
@@ -105,7 +143,17 @@ impl Host {
             }
             "count" => self.one(COUNT, &[&text(&args["content"])?]).await,
             "token" => self.token(args).map(Value::String),
-            "cut" | "mend" | "restart" => self.disturb(call).await,
+            "forget" => {
+                let done = self.rows.batch_execute(FORGET).await;
+                done.map_err(|error| format!("{error:?}"))?;
+                Ok(Value::Null)
+            }
+            "asleep" => self.asleep(args).await,
+            "closed" => {
+                let wanted = args["times"].as_f64().ok_or("times is a number")?;
+                self.closed(text(&args["reason"])?, wanted).await
+            }
+            "cut" | "mend" | "restart" | "kill" | "revive" => self.disturb(call).await,
             other => Err(format!("nobody here knows how to {other}")),
         }
     }
@@ -113,14 +161,76 @@ impl Host {
     async fn disturb(&mut self, call: &str) -> Result<Value, String> {
         let network = self.network.as_mut().ok_or("there is no network here")?;
         match call {
-            "cut" => network.proxy.cut(),
+            "cut" => network.proxy.cut(Cut::Close),
             "mend" => network.proxy.mend(),
-            _ => {
-                network.gateway.stop().await;
-                network.gateway = TestGateway::start(&network.database).await;
-                network.proxy.lead_to(network.gateway.address);
-            }
+            _ => match (call, &mut network.gateway) {
+                ("restart", Gateway::Here(gateway)) => {
+                    gateway.stop().await;
+                    *gateway = TestGateway::start(&network.database).await;
+                    network.proxy.lead_to(gateway.address);
+                }
+                ("kill", Gateway::Process { process, .. }) => {
+                    process.signal("KILL").await;
+                    process.ended().await;
+                }
+                (
+                    "revive",
+                    Gateway::Process {
+                        environment,
+                        process,
+                    },
+                ) => {
+                    *process = start_process(environment).await;
+                    network.proxy.lead_to(process.address);
+                }
+                _ => return Err(format!("this gateway is none to {call}")),
+            },
         }
+        Ok(Value::Null)
+    }
+
+    async fn insert(&self, args: &Value, contents: &str) -> Result<Value, String> {
+        let contents: Vec<&str> = texts(&args[contents])?;
+        let rows = self
+            .query(INSERT, &[&uuid(&args["session"])?, &contents])
+            .await?;
+        Ok(Value::Array(rows))
+    }
+
+    /// Stops the calling process, as an operating system does with what is not looked at: it reads nothing, sends nothing,
+    /// and no timer of it fires. It is woken up when the gateway has closed its socket for this reason.
+    async fn asleep(&self, args: &Value) -> Result<Value, String> {
+        let driver = self.driver.ok_or("nobody drives")?;
+        signal(driver, "STOP").await;
+        let slept = async {
+            self.insert(args, "contents").await?;
+            self.closed(text(&args["reason"])?, 1.0).await?;
+            self.insert(args, "later").await
+        };
+        let slept = slept.await;
+        signal(driver, "CONT").await;
+        slept
+    }
+
+    /// Waits until the gateway has closed so many sockets for this reason.
+    async fn closed(&self, reason: &str, times: f64) -> Result<Value, String> {
+        let Some(Network {
+            gateway: Gateway::Process { process, .. },
+            ..
+        }) = &self.network
+        else {
+            return Err("no gateway here counts for itself".to_owned());
+        };
+        let series = format!("tidings_connections_closed_total{{reason=\"{reason}\"}}");
+        wait_for("a closed socket", || async {
+            let closed = process.metric(&series).await;
+            if closed >= times {
+                Ok(())
+            } else {
+                Err(format!("{closed} closed"))
+            }
+        })
+        .await;
         Ok(Value::Null)
     }
 
@@ -160,6 +270,32 @@ impl Host {
             .map(|row| row.get::<_, Json<Value>>(0).0)
             .collect())
     }
+}
+
+impl Gateway {
+    fn address(&self) -> SocketAddr {
+        match self {
+            Gateway::Here(gateway) => gateway.address,
+            Gateway::Process { process, .. } => process.address,
+        }
+    }
+}
+
+async fn start_process(environment: &[(String, String)]) -> Box<GatewayProcess> {
+    let environment: Vec<(&str, &str)> = environment
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    let process = GatewayProcess::start(&environment).await;
+    let url = process.url("/readyz");
+    wait_for("a gateway that is ready", || async {
+        match reqwest::get(&url).await {
+            Ok(response) if response.status().is_success() => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    Box::new(process)
 }
 
 async fn writer(url: &str) -> Client {

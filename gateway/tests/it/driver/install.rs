@@ -36,47 +36,71 @@ pub(crate) async fn node(scenario: &str) -> Command {
     let mut version = program("node");
     version.arg("--version");
     finish(version, NODE).await;
-    let lock_file = sources.join("package-lock.json");
-    if !is_current(&place, &lock_file) {
-        let mut npm = program("npm");
-        npm.current_dir(&place).args([
-            "ci",
-            "--ignore-scripts",
-            "--no-audit",
-            "--no-fund",
-            "--engine-strict=false",
-        ]);
-        finish(npm, NODE).await;
-        set_current(&place, &lock_file);
-    }
+    npm_packages(&place, &sources).await;
     let mut node = program("node");
     node.current_dir(&place).args(["driver.mjs", scenario]);
     node
 }
 
+/// `node` in a directory where the helper of `clients/js` has been built, and its tests are.
+pub(crate) async fn client_js(arguments: &[&str]) -> Command {
+    let place = place("client-js");
+    let sources = client("js");
+    let _lock = lock(&place).await;
+    let source = ["src", "test/types"]
+        .into_iter()
+        .flat_map(|folder| contents(&sources.join(folder)))
+        .chain(read(&sources.join("tsconfig.json")))
+        .collect::<Vec<u8>>();
+    let built = is_current(&place, "built", &source);
+    if !built {
+        // What is gone from the sources must not be built.
+        for stale in ["src", "test/types", "dist"] {
+            drop(fs::remove_dir_all(place.join(stale)));
+        }
+    }
+    mirror(&sources, &place);
+    mirror(&self::sources("js"), &place.join("test/sdk"));
+    npm_packages(&place, &sources).await;
+    if !built {
+        for project in [
+            "tsconfig.json",
+            "test/tsconfig.json",
+            "test/tsconfig.2.85.json",
+        ] {
+            let mut tsc = program("node");
+            tsc.current_dir(&place)
+                .args(["node_modules/typescript/bin/tsc", "--project", project]);
+            finish(tsc, "what is in clients/js to compile").await;
+        }
+        set_current(&place, "built", &source);
+    }
+    let mut node = program("node");
+    node.current_dir(&place).args(arguments);
+    node
+}
+
+async fn npm_packages(place: &Path, sources: &Path) {
+    let lock_file = read(&sources.join("package-lock.json"));
+    if is_current(place, "installed", &lock_file) {
+        return;
+    }
+    let mut npm = program("npm");
+    npm.current_dir(place).args([
+        "ci",
+        "--ignore-scripts",
+        "--no-audit",
+        "--no-fund",
+        "--engine-strict=false",
+    ]);
+    finish(npm, NODE).await;
+    set_current(place, "installed", &lock_file);
+}
+
 /// `python driver.py <scenario>` in a virtual environment with the packages.
 pub(crate) async fn python(scenario: &str) -> Command {
-    let place = place("sdk-python");
     let sources = sources("python");
-    let _lock = lock(&place).await;
-    let interpreter = place.join("venv/bin/python");
-    let requirements = sources.join("requirements.txt");
-    // It is a link to the system's Python, which may have been replaced since.
-    if !is_current(&place, &requirements) || !interpreter.is_file() {
-        let mut venv = program("python3");
-        venv.args(["-m", "venv", "--clear"]).arg(place.join("venv"));
-        finish(venv, PYTHON).await;
-        let mut pip = Command::new(&interpreter);
-        pip.args(["-m", "pip", "install", "--quiet", "--no-input"]);
-        pip.args(["--disable-pip-version-check", "--requirement"]);
-        pip.arg(&requirements);
-        finish(
-            pip,
-            "the package index, or a mirror of it that pip is set up for",
-        )
-        .await;
-        set_current(&place, &requirements);
-    }
+    let interpreter = venv("sdk-python", &sources.join("requirements.txt")).await;
     let mut python = Command::new(interpreter);
     python
         .current_dir(&sources)
@@ -84,6 +108,52 @@ pub(crate) async fn python(scenario: &str) -> Command {
         // The sources are no place for caches.
         .env("PYTHONDONTWRITEBYTECODE", "1");
     python
+}
+
+/// `python driver.py <scenario>` of the module in `clients/python`, with the package that the other tests have, or an older one.
+pub(crate) async fn client_python(scenario: &str, older: Option<&str>) -> Command {
+    let module = client("python");
+    let sdk_tests = sources("python");
+    let interpreter = match older {
+        None => venv("sdk-python", &sdk_tests.join("requirements.txt")).await,
+        Some(version) => {
+            let requirements = module.join(format!("test/requirements-{version}.txt"));
+            venv(&format!("sdk-python-{version}"), &requirements).await
+        }
+    };
+    let path = std::env::join_paths([&module, &sdk_tests]).expect("paths without colons");
+    let mut python = Command::new(interpreter);
+    python
+        .current_dir(module.join("test"))
+        .args(["driver.py", scenario])
+        .env("PYTHONPATH", path)
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    python
+}
+
+/// The interpreter of a virtual environment with these packages.
+async fn venv(name: &str, requirements: &Path) -> PathBuf {
+    let place = place(name);
+    let _lock = lock(&place).await;
+    let interpreter = place.join("venv/bin/python");
+    let wanted = read(requirements);
+    // It is a link to the system's Python, which may have been replaced since.
+    if !is_current(&place, "installed", &wanted) || !interpreter.is_file() {
+        let mut venv = program("python3");
+        venv.args(["-m", "venv", "--clear"]).arg(place.join("venv"));
+        finish(venv, PYTHON).await;
+        let mut pip = Command::new(&interpreter);
+        pip.args(["-m", "pip", "install", "--quiet", "--no-input"]);
+        pip.args(["--disable-pip-version-check", "--requirement"]);
+        pip.arg(requirements);
+        finish(
+            pip,
+            "the package index, or a mirror of it that pip is set up for",
+        )
+        .await;
+        set_current(&place, "installed", &wanted);
+    }
+    interpreter
 }
 
 /// A Chromium: the one that the variable names, or one on the path.
@@ -131,6 +201,13 @@ fn sources(language: &str) -> PathBuf {
         .join(language)
 }
 
+/// The sources of what applications may use.
+pub(crate) fn client(language: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../clients")
+        .join(language)
+}
+
 fn place(name: &str) -> PathBuf {
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     fs::create_dir_all(&place).expect("a directory for the packages");
@@ -151,13 +228,23 @@ async fn lock(place: &Path) -> File {
         .expect("a lock on the packages")
 }
 
-/// Whether what this file asks for has been installed to the end.
-fn is_current(place: &Path, wanted: &Path) -> bool {
-    fs::read(place.join("installed")).ok() == Some(read(wanted))
+/// Whether that has been done to the end for these very inputs.
+fn is_current(place: &Path, what: &str, wanted: &[u8]) -> bool {
+    fs::read(place.join(what)).is_ok_and(|done| done == wanted)
 }
 
-fn set_current(place: &Path, wanted: &Path) {
-    fs::write(place.join("installed"), read(wanted)).expect("a note of what is installed");
+fn set_current(place: &Path, what: &str, wanted: &[u8]) {
+    fs::write(place.join(what), wanted).expect("a note of what is done");
+}
+
+/// All files of a folder, one after the other.
+fn contents(folder: &Path) -> Vec<u8> {
+    let mut files: Vec<PathBuf> = fs::read_dir(folder)
+        .expect("sources")
+        .map(|entry| entry.expect("a source").path())
+        .collect();
+    files.sort();
+    files.iter().flat_map(|file| read(file)).collect()
 }
 
 /// Copies files that differ. Each is replaced at once: a driver of another test may be reading it.
@@ -167,7 +254,7 @@ fn mirror(from: &Path, to: &Path) {
         let entry = entry.expect("a driver");
         let target = to.join(entry.file_name());
         if entry.file_type().expect("its type").is_dir() {
-            if entry.file_name() != "node_modules" {
+            if entry.file_name() != "node_modules" && entry.file_name() != "dist" {
                 mirror(&entry.path(), &target);
             }
             continue;

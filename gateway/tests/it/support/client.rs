@@ -8,7 +8,10 @@ use std::{collections::VecDeque, net::SocketAddr};
 use futures::{SinkExt, StreamExt};
 use protocol::Version;
 use serde_json::{Value, json};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
 use tokio_tungstenite::{
     WebSocketStream, client_async,
     tungstenite::{self, client::IntoClientRequest},
@@ -90,25 +93,46 @@ impl Client {
     }
 
     pub(crate) async fn connect_to(address: SocketAddr, version: Version, token: &str) -> Client {
+        let stream = TcpStream::connect(address).await.expect("a connection");
+        Client::over(stream, version, token)
+            .await
+            .expect("a websocket")
+    }
+
+    /// For whom the kernel keeps little as long as it does not read. Version 2.
+    pub(crate) async fn narrow(address: SocketAddr, token: &str) -> Client {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("a small buffer");
+        let stream = socket.connect(address).await.expect("a connection");
+        Client::over(stream, Version::V2, token)
+            .await
+            .expect("a websocket")
+    }
+
+    /// Over a connection of the caller's making, if the gateway takes it.
+    pub(crate) async fn over(
+        stream: TcpStream,
+        version: Version,
+        token: &str,
+    ) -> Result<Client, tungstenite::Error> {
         let vsn = match version {
             Version::V1 => "1.0.0",
             Version::V2 => "2.0.0",
         };
+        let address = stream.peer_addr()?;
         let url = format!("ws://{address}/realtime/v1/websocket?vsn={vsn}&apikey={token}");
-        let request = url.into_client_request().expect("a request");
-        let stream = TcpStream::connect(address).await.expect("a connection");
-        stream.set_nodelay(true).expect("no delay");
+        let request = url.into_client_request()?;
+        stream.set_nodelay(true)?;
         let (socket, _) = timeout(PATIENCE, Box::pin(client_async(request, stream)))
             .await
-            .expect("an answer to the handshake")
-            .expect("a websocket");
-        Client {
+            .expect("an answer to the handshake")?;
+        Ok(Client {
             socket,
             version,
             next_ref: 1,
             next_join_ref: 11,
             kept: VecDeque::new(),
-        }
+        })
     }
 
     pub(crate) async fn send_text(&mut self, text: impl Into<String>) {

@@ -55,6 +55,29 @@ impl TestDatabase {
         TestDatabase::open(cluster.url(&name)).await
     }
 
+    /// A copy, for which the original has to go.
+    pub(crate) async fn copy_of(original: TestDatabase) -> TestDatabase {
+        let cluster = tokio::task::spawn_blocking(shared)
+            .await
+            .expect("a cluster");
+        let (_, source) = original.url.rsplit_once('/').expect("a database");
+        let name = unique("copy");
+        let admin = cluster.url("postgres");
+        // A database with sessions is not copied.
+        execute(
+            &admin,
+            &format!("alter database {source} allow_connections false"),
+        )
+        .await;
+        execute(
+            &admin,
+            &format!("select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = '{source}'"),
+        )
+        .await;
+        execute(&admin, &format!("create database {name} template {source}")).await;
+        TestDatabase::open(cluster.url(&name)).await
+    }
+
     async fn create(admin: String, url: impl Fn(&str) -> String) -> TestDatabase {
         let name = unique("test");
         execute(

@@ -31,7 +31,12 @@ impl TestGateway {
         url: &str,
         settings: &[(&str, &str)],
     ) -> TestGateway {
-        let own = [("database_url", url), ("jwt_secret", SECRET)];
+        let own = [
+            ("database_url", url),
+            ("jwt_secret", SECRET),
+            // Most tests stop a gateway to see what comes after.
+            ("drain_spread", "0s"),
+        ];
         let pairs = own.into_iter().chain(settings.iter().copied());
         let settings = Settings::from_pairs(pairs).expect("valid settings");
         let app = Box::pin(App::start(settings)).await.expect("a gateway");

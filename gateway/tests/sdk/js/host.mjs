@@ -58,6 +58,33 @@ export class Host {
     return this.#call('restart', {});
   }
 
+  /** Kills the gateway; `revive` starts another at the same address. */
+  kill() {
+    return this.#call('kill', {});
+  }
+
+  revive() {
+    return this.#call('revive', {});
+  }
+
+  /** Empties the log of changes, as time does. */
+  forget() {
+    return this.#call('forget', {});
+  }
+
+  /**
+   * Stops this process until the gateway has closed a socket for `reason`. Rows are written when it has stopped, and further ones,
+   * which are returned, before it is woken up.
+   */
+  asleep(session, { contents, reason, later }) {
+    return this.#call('asleep', { session, contents, reason, later });
+  }
+
+  /** Waits until the gateway has closed so many sockets for this reason. */
+  closed(reason, times = 1) {
+    return this.#call('closed', { reason, times });
+  }
+
   #call(call, args) {
     const id = (this.#last += 1);
     return new Promise((resolve, reject) => {

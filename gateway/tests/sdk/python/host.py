@@ -53,6 +53,17 @@ class Host:
         """Stops the gateway in good order and starts another at the same address."""
         await self._call("restart")
 
+    async def kill(self) -> None:
+        """Kills the gateway; `revive` starts another at the same address."""
+        await self._call("kill")
+
+    async def revive(self) -> None:
+        await self._call("revive")
+
+    async def forget(self) -> None:
+        """Empties the log of changes, as time does."""
+        await self._call("forget")
+
     async def _call(self, call: str, **args: Any) -> Any:
         self._last += 1
         answer = asyncio.get_running_loop().create_future()

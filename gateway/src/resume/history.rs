@@ -1,0 +1,161 @@
+//! The last rows of a table, as a subscriber may see them now, and the snapshot by which they are so.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::TryStreamExt;
+use protocol::{Binding, resume::ResumeError};
+use serde_json::value::RawValue;
+use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row, postgres::types::Oid, types::Json};
+use tokio::sync::Semaphore;
+
+use super::Error;
+use crate::{
+    auth::Principal,
+    catalog::{TableId, Tables},
+    feed::{
+        change::{Change, Operation, Record},
+        mark::Mark,
+        snapshot::Snapshot,
+    },
+    hub::BoundBinding,
+    posting,
+};
+
+pub(super) struct Histories {
+    pool: PgPool,
+    /// Rows are fetched over the connections that requests use, and must leave some to them.
+    turns: Semaphore,
+}
+
+/// Rows for one binding, oldest first.
+pub(super) struct History {
+    pub(super) id: u64,
+    pub(super) rows: Vec<Change>,
+    /// What comes after them.
+    pub(super) start: Mark,
+}
+
+const TURNS: usize = 4;
+/// Larger rows make fewer of them.
+const MOST_BYTES: usize = 8 << 20;
+/// How long a join waits for its turn and its rows.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+impl Histories {
+    pub(super) fn new(pool: PgPool) -> Histories {
+        Histories {
+            pool,
+            turns: Semaphore::new(TURNS),
+        }
+    }
+
+    pub(super) async fn fetch(
+        &self,
+        tables: &Tables,
+        principal: &Arc<Principal>,
+        binding: &Binding,
+        id: u64,
+        bound: &[BoundBinding],
+        rows: u64,
+    ) -> Result<History, Error> {
+        let refused = |text: &str| Error::from(ResumeError::History(text.to_owned()));
+        let mut of_this = bound.iter().filter(|binding| binding.id == id);
+        let (Some(one), None) = (of_this.next(), of_this.next()) else {
+            return Err(refused("`history` needs a binding with one `table`"));
+        };
+        let table = tables.get(one.table).ok_or(Error::Unavailable(None))?;
+        let target = binding
+            .target()
+            .map_err(|error| refused(&error.to_string()))?;
+        let work = async {
+            // Never closed.
+            let _turn = self.turns.acquire().await;
+            let conditions: Vec<_> = target
+                .filters
+                .iter()
+                .map(crate::admission::as_json)
+                .collect();
+            let statement: String = sqlx::query_scalar(
+                "select tidings.history_statement($1::oid::regclass, $2, $3::jsonb::json, $4, $5)",
+            )
+            .bind(Oid(table.oid))
+            .bind(one.columns.names().map(str::to_owned).collect::<Vec<_>>())
+            .bind(Json(conditions))
+            .bind(binding.order.as_text())
+            .bind(rows as i32)
+            .fetch_one(&self.pool)
+            .await?;
+            let mut transaction = match posting::begin_as(&self.pool, principal).await {
+                Ok(transaction) => transaction,
+                Err(error) => return Ok(Err(Error::Unavailable(Some(error.into())))),
+            };
+            let fetched = collect(&mut transaction, statement, table.id).await;
+            // It has written nothing.
+            transaction.rollback().await?;
+            fetched.map(Ok)
+        };
+        let (snapshot, rows) = match tokio::time::timeout(PATIENCE, work).await {
+            Ok(Ok(fetched)) => fetched?,
+            Ok(Err(error)) => return Err(explained(error)),
+            Err(late) => return Err(Error::Unavailable(Some(late.into()))),
+        };
+        let snapshot = Snapshot::parse(&snapshot).ok_or(Error::Unavailable(None))?;
+        Ok(History {
+            id,
+            rows,
+            start: Mark::at(Arc::new(snapshot)),
+        })
+    }
+}
+
+/// The snapshot, and as many of the rows as fit, oldest first.
+async fn collect(
+    connection: &mut PgConnection,
+    statement: String,
+    table: TableId,
+) -> Result<(String, Vec<Change>), sqlx::Error> {
+    let mut fetched = sqlx::query(AssertSqlSafe(statement)).fetch(connection);
+    let (mut snapshot, mut rows, mut bytes) = (String::new(), Vec::new(), 0);
+    while let Some(row) = fetched.try_next().await? {
+        snapshot = row.try_get("snapshot")?;
+        let (Some(Json(record)), moment): (Option<Json<Box<RawValue>>>, Option<String>) =
+            (row.try_get("record")?, row.try_get("moment")?)
+        else {
+            break;
+        };
+        let record: Box<str> = record.into();
+        bytes += record.len();
+        if bytes > MOST_BYTES && !rows.is_empty() {
+            break;
+        }
+        rows.push(Change {
+            sequence: 0,
+            xid: 0,
+            table,
+            operation: Operation::Insert,
+            committed_at: moment.unwrap_or_default().into(),
+            age: 0.0,
+            new: Some(Record::parse(record).map_err(|error| sqlx::Error::Decode(error.into()))?),
+            old: None,
+        });
+    }
+    rows.reverse();
+    Ok((snapshot, rows))
+}
+
+/// PostgreSQL's complaint, if it is about what was asked.
+fn explained(error: sqlx::Error) -> Error {
+    let about = error.as_database_error().and_then(|refused| {
+        let code = refused.code()?;
+        match &*code {
+            "P0001" => Some(refused.message().to_owned()),
+            code if code.starts_with("42") => Some(refused.message().to_owned()),
+            "57014" => Some("the rows could not be found in time: is there an index on the filter and the order?".to_owned()),
+            _ => None,
+        }
+    });
+    match about {
+        Some(about) => ResumeError::History(about).into(),
+        None => Error::Unavailable(Some(error.into())),
+    }
+}

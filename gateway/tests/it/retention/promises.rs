@@ -1,0 +1,153 @@
+//! What is emptied and what is not, and what is told of it.
+
+use serde_json::json;
+
+use super::*;
+use crate::support::{
+    Client as Socket, TestGateway, binding,
+    chat::{A1, ADA, chat, say},
+    token::authenticated,
+};
+
+#[tokio::test]
+async fn what_is_old_goes_and_what_is_young_stays() {
+    let database = logged().await;
+    for ahead in 0..10 {
+        write_into(&database.client, ahead).await;
+    }
+    assert_eq!(trim_all(&database.client).await, 0);
+    pass(&database, "365 days").await;
+    assert_eq!(trim_all(&database.client).await, 0);
+    // Two slots get something new.
+    write_into(&database.client, 4).await;
+    write_into(&database.client, 7).await;
+    pass(&database, "2 days").await;
+    assert_eq!(trim_all(&database.client).await, 6);
+    // The slot that is being written and the next one are left alone, however old their changes are.
+    assert_eq!(kept(&database).await, "0 1 4 7 4 7");
+    pass(&database, "365 days").await;
+    assert_eq!(trim_all(&database.client).await, 2);
+    assert_eq!(kept(&database).await, "0 1");
+    let horizon = database.text("select emptied from tidings.horizon").await;
+    let newest = "select xmin::text = $1 from notes where body = '7' order by id desc limit 1";
+    let row = database.client.query_one(newest, &[&horizon]).await;
+    assert!(row.expect("the note").get::<_, bool>(0), "{horizon}");
+}
+
+/// The change is as old as its statement, and nobody has been able to read it.
+#[tokio::test]
+async fn a_change_that_was_held_back_is_kept_from_its_commit_on() {
+    for looks in [false, true] {
+        let database = logged().await;
+        write_into(&database.client, 4).await;
+        let writer = database.connect().await;
+        writer.batch_execute("begin").await.expect("a transaction");
+        write_into(&writer, 5).await;
+        pass(&database, "400 days").await;
+        assert_eq!(trim_all(&database.client).await, 1);
+        writer.batch_execute("commit").await.expect("the commit");
+        if looks {
+            pass(&database, "1 second").await;
+        }
+        assert_eq!(trim_all(&database.client).await, 0);
+        pass(&database, "365 days").await;
+        assert_eq!(trim_all(&database.client).await, 0);
+        assert_eq!(kept(&database).await, "5");
+        pass(&database, "2 days").await;
+        assert_eq!(trim_all(&database.client).await, 1);
+    }
+}
+
+#[tokio::test]
+async fn several_who_trim_at_once_do_it_once() {
+    let database = logged().await;
+    for ahead in 2..10 {
+        write_into(&database.client, ahead).await;
+    }
+    pass(&database, "400 days").await;
+    let other = database.connect().await;
+    database
+        .execute("begin; select tidings.trim_changes()")
+        .await;
+    // The first one has not ended yet.
+    assert_eq!(trim(&other).await, 0);
+    database.execute("commit").await;
+    let mut sessions = vec![other];
+    for _ in 0..3 {
+        sessions.push(database.connect().await);
+    }
+    let mut emptied = 0;
+    while database.text("select count(*) from tidings.changes").await != "0" {
+        let tries = sessions.iter().map(trim);
+        emptied += futures::future::join_all(tries).await.iter().sum::<i32>();
+    }
+    assert_eq!(emptied, 7);
+}
+
+/// A client that was away for longer hears of it, also if the gateway does not know the log from before.
+#[tokio::test]
+async fn a_cursor_from_before_has_expired_and_a_later_one_has_not() {
+    let (database, gateway) = chat().await;
+    database
+        .execute("select tidings.set_retention('366 days')")
+        .await;
+    let mut early = binding("*", "chat_messages", Some(&format!("session_id=eq.{A1}")));
+    early["cursor"] = true.into();
+    let mut socket = Socket::v2(&gateway, &authenticated(ADA)).await;
+    let first = cursor(&mut socket, json!([early])).await;
+    say(&database, A1, "old").await;
+    let mut socket = Socket::v2(&gateway, &authenticated(ADA)).await;
+    let second = cursor(&mut socket, json!([early])).await;
+    gateway.app.lifecycle.stop_now();
+    database
+        .execute("update tidings.changes set slot = (tidings.slot_at(clock_timestamp()) + 4) % 10")
+        .await;
+    pass(&database, "400 days").await;
+    say(&database, A1, "new").await;
+    assert_eq!(trim_all(&database.client).await, 1);
+
+    let gateway = TestGateway::start(&database).await;
+    let mut since = early.clone();
+    since["since"] = first.into();
+    let mut socket = Socket::v2(&gateway, &authenticated(ADA)).await;
+    let refused = socket.refused("a", json!([since])).await;
+    assert!(refused.starts_with("cursor_expired"), "{refused}");
+    since["since"] = second.into();
+    let mut socket = Socket::v2(&gateway, &authenticated(ADA)).await;
+    let config = json!({"postgres_changes": [since], "presence": {"enabled": false}});
+    let channel = socket.joined("a", config).await;
+    let change = socket.change(&channel).await;
+    assert_eq!(change["record"]["content"], "new");
+}
+
+async fn cursor(socket: &mut Socket, bindings: serde_json::Value) -> String {
+    let config = json!({"postgres_changes": bindings, "presence": {"enabled": false}});
+    let channel = socket.joined("a", config).await;
+    let told = socket.event(&channel, "system").await;
+    let cursor = told.payload["cursor"].as_str();
+    cursor.expect("a cursor").to_owned()
+}
+
+/// Such a publication forbids to update tables that have no key.
+#[tokio::test]
+async fn a_publication_of_all_tables_keeps_nobody_from_trimming() {
+    let database = logged().await;
+    write_into(&database.client, 4).await;
+    database
+        .execute("create publication everything for all tables")
+        .await;
+    pass(&database, "400 days").await;
+    assert_eq!(trim(&database.client).await, 1);
+    // A copy of a database begins anew, which changes more than trimming does.
+    database
+        .execute("update tidings.installation set cluster = 'another'")
+        .await;
+    let identity = "select identity from tidings.begin_reading()";
+    assert_ne!(database.text(identity).await, "");
+    assert_eq!(
+        database
+            .text("select count(*) from tidings.log_marks")
+            .await,
+        "0"
+    );
+}
