@@ -1,6 +1,6 @@
 """Follows one chat and prints its messages; started again, it goes on where it was stopped.
 
-    TIDINGS_URL=http://127.0.0.1:4000 TIDINGS_TOKEN=… python example.py <session> cursors.json
+    TIDINGS_URL=http://127.0.0.1:4000 TIDINGS_TOKEN=… python example.py <session> places.json
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from realtime import AsyncRealtimeClient, RealtimePostgresChangesListenEvent
 from tidings_resume import Change, Resumable
 
 
-class StoredCursors(dict[str, str]):
-    """Cursors in a file, replaced as a whole with each change."""
+class StoredPlaces(dict[str, str]):
+    """A file, replaced as a whole with each change."""
 
     def __init__(self, file: Path) -> None:
         super().__init__(json.loads(file.read_text()) if file.exists() else {})
         self._file = file
 
-    def __setitem__(self, key: str, cursor: str) -> None:
-        super().__setitem__(key, cursor)
+    def __setitem__(self, topic: str, place: str) -> None:
+        super().__setitem__(topic, place)
         self._write()
 
-    def pop(self, key: str, *default: str | None) -> str | None:
-        cursor = super().pop(key, *default)
+    def pop(self, topic: str, *default: str | None) -> str | None:
+        place = super().pop(topic, *default)
         self._write()
-        return cursor
+        return place
 
     def _write(self) -> None:
         new = self._file.with_suffix(".new")
@@ -44,7 +44,7 @@ async def follow(client: AsyncRealtimeClient, session: str, show: Callable[[Chan
         # A program with a state of its own reads it anew here. This one has printed what it has printed.
         print(f"some messages may have been missed: {reason}", file=sys.stderr)
 
-    live = Resumable(client.channel(f"messages:{session}"), refetch, cursors=StoredCursors(file))
+    live = Resumable(client.channel(f"messages:{session}"), refetch, places=StoredPlaces(file))
     live.on_postgres_changes(
         RealtimePostgresChangesListenEvent.Insert,
         show,

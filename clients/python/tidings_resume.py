@@ -55,7 +55,8 @@ class Resumable:
         again, with the reason: `cursor_expired`, `cursor_foreign` or `cursor_invalid` if the server refused to resume, `no_cursor` if
         nothing had been received yet by which to resume, `overflow` if more than `max_queued` changes came while it ran.
         Changes wait until it has returned. If it raises, it is awaited again after 1, 2, 4, … 30 s.
-    :param cursors: Where to begin, and kept up to date: a dict, or a mapping that is stored where the application's state is.
+    :param places: Where channels have come to, by topic, kept up to date: a dict, or a mapping that is stored where the application's
+        state is.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Resumable:
         channel: AsyncRealtimeChannel,
         refetch: Callable[[str], Awaitable[None]],
         *,
-        cursors: MutableMapping[str, str] | None = None,
+        places: MutableMapping[str, str] | None = None,
         max_queued: int = 10_000,
     ) -> None:
         if tuple(int(part) for part in version("realtime").split(".")[:2]) < OLDEST:
@@ -73,14 +74,15 @@ class Resumable:
         if not isinstance(getattr(PostgresChangesCallback, "binding_filter", None), property):
             raise UnknownSdk("does not ask a binding what to send")
         self.channel = channel
-        self.cursors: MutableMapping[str, str] = {} if cursors is None else cursors
+        self.places: MutableMapping[str, str] = {} if places is None else places
         self._refetch = refetch
         self._max_queued = max_queued
         self._bindings: dict[str, _Binding] = {}
         self._subscribed = self._caught_up = self._continues = False
-        self._latest: str | None = None
-        # Rows of a history that is still arriving, by binding. Cut off, it comes again as a whole.
-        self._history: dict[str, list[Callable[[], None]]] = {}
+        # One for the whole channel: all bindings have the same columns, so that a change comes in one message.
+        self._cursor: str | None = None
+        # What came without a cursor, as the rows of a history do. Cut off before the next cursor, it comes again as a whole.
+        self._held: list[Callable[[], None]] = []
         self._queue: list[Callable[[], None]] = []
         self._due: str | None = None
         self._beginnings = 0
@@ -105,10 +107,10 @@ class Resumable:
             raise ValueError(f"there is a binding for these changes already: {key}")
 
         def received(payload: Any) -> None:
-            self._on_change(key, dict(payload["data"]), callback)
+            self._on_change(dict(payload["data"]), callback)
 
         binding = _Binding(callback=received, event=event, table=table, schema=schema, filter=filter)
-        ours = {"cursor": True, "history": history, "order": order, "since": self.cursors.get(key)}
+        ours = {"cursor": True, "history": history, "order": order}
         plain = PostgresChangesCallback.binding_filter.__get__(binding)
         binding.sent = plain | {name: value for name, value in ours.items() if value is not None}
         self._bindings[key] = binding
@@ -123,6 +125,7 @@ class Resumable:
             if callback:
                 callback(status, error)
 
+        self._load()
         await self.channel.subscribe(on_status)
         config = self.channel.join_push.payload["config"]
         for binding in self._bindings.values():
@@ -134,11 +137,9 @@ class Resumable:
     def _on_status(self, status: RealtimeSubscribeStates, error: Exception | None) -> None:
         self._subscribed = status == RealtimeSubscribeStates.SUBSCRIBED
         self._caught_up = False
-        self._latest = None
-        self._history.clear()
+        self._held.clear()
         if self._subscribed:
-            unknown = any("since" not in binding.sent for binding in self._bindings.values())
-            if unknown and self._continues and not self._due:
+            if self._cursor is None and self._continues and not self._due:
                 self._start_over("no_cursor")
         elif refused := REFUSED.search(str(error)):
             self._start_over(refused[1])
@@ -154,8 +155,7 @@ class Resumable:
         if message.extension != "postgres_changes" or message.message == "Cursor" or not self._joined:
             return
         self._caught_up = self._continues = True
-        for key in list(self._history):
-            self._release(key)
+        self._release()
         if self._due and not self._reading:
             self._reading = asyncio.create_task(self._read_anew())
 
@@ -164,7 +164,7 @@ class Resumable:
         """What comes at other times is left over from an earlier join, and will come again."""
         return self._subscribed and self.channel.is_joined
 
-    def _on_change(self, key: str, change: Change, callback: Callable[[Change], None]) -> None:
+    def _on_change(self, change: Change, callback: Callable[[Change], None]) -> None:
         if not self._joined:
             return
         cursor = None
@@ -178,27 +178,27 @@ class Resumable:
             callback(change)
 
         if cursor is None and not self._caught_up:
-            self._history.setdefault(key, []).append(call)
+            self._held.append(call)
+            if len(self._held) > self._max_queued:
+                self._held.clear()
+                self._start_over("overflow")
             return
-        self._release(key)
+        self._release()
         if cursor is not None:
-            self._advance(key, cursor)
+            self._move_to(cursor)
         self._hand_over(call)
 
-    def _advance(self, key: str, cursor: str) -> None:
-        """
-        While all bindings are live, their changes arrive in the order of the log: a new cursor says that everybody has all that came
-        before it. Only the change itself may still be under way to other bindings.
-        """
-        if self._caught_up and cursor != self._latest:
-            if self._latest is not None:
-                for binding in self._bindings.values():
-                    binding.sent["since"] = self._latest
-            self._latest = cursor
-        self._bindings[key].sent["since"] = cursor
+    def _move_to(self, cursor: str | None) -> None:
+        self._cursor = cursor
+        for binding in self._bindings.values():
+            if cursor is None:
+                binding.sent.pop("since", None)
+            else:
+                binding.sent["since"] = cursor
 
-    def _release(self, key: str) -> None:
-        for call in self._history.pop(key, []):
+    def _release(self) -> None:
+        held, self._held = self._held, []
+        for call in held:
             self._hand_over(call)
 
     def _hand_over(self, call: Callable[[], None]) -> None:
@@ -219,17 +219,27 @@ class Resumable:
             # It would end the package's task that reads the socket.
             logger.exception("a callback of %s failed", self.channel.topic)
 
+    def _load(self) -> None:
+        place = self.places.get(self.channel.topic)
+        if place is None:
+            return
+        try:
+            bindings, cursor = json.loads(place)
+        except ValueError:
+            bindings, cursor = None, None
+        # Made for other bindings, it would let these ones skip what they have never had.
+        if bindings == sorted(self._bindings) and isinstance(cursor, str):
+            self._move_to(cursor)
+        else:
+            self._start_over("no_cursor")
+
     def _save(self) -> None:
-        for key, binding in self._bindings.items():
-            since = binding.sent.get("since")
-            if since is not None and self.cursors.get(key) != since:
-                self.cursors[key] = since
+        if self._cursor is not None:
+            self.places[self.channel.topic] = json.dumps([sorted(self._bindings), self._cursor])
 
     def _start_over(self, reason: str) -> None:
-        for key, binding in self._bindings.items():
-            binding.sent.pop("since", None)
-            self.cursors.pop(key, None)
-        self._latest = None
+        self._move_to(None)
+        self.places.pop(self.channel.topic, None)
         self._queue.clear()
         self._overflowed = False
         self._due = reason

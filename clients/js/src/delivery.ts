@@ -7,6 +7,8 @@ const FIRST_PAUSE_MS = 1_000
 const LONGEST_PAUSE_MS = 30_000
 
 export interface Job {
+  /** Jobs of one cursor are done together: they are one change, for several bindings. */
+  cursor?: string | undefined
   /** Calls the application. */
   run?(): unknown
   /** It has been called: what comes after this job is next. */
@@ -98,8 +100,10 @@ export class Delivery {
       } catch (error) {
         this.#options.onError(error, 'change')
       }
+      const next = this.#queue[0]
+      const continues = next !== undefined && next.cursor !== undefined && next.cursor === job.cursor
       // Whoever started over while the application was busy does not count this one.
-      if (!this.#due) job.done()
+      if (!this.#due && !continues) job.done()
     }
     this.#running = false
     this.#options.onRest()

@@ -1,4 +1,4 @@
-// How far each binding of a channel has come.
+// How far the bindings of a channel have come.
 
 /** What is sent to the server: the very object that supabase-js sends again at each rejoin. */
 export interface SentBinding {
@@ -13,49 +13,50 @@ export interface SentBinding {
   since?: string
 }
 
-export class Positions<Key> {
-  #cursors = new Map<Key, string | undefined>()
+export class Positions {
+  #cursors = new Map<SentBinding, string | undefined>()
   #latest: string | undefined
-  #moved: (key: Key, cursor: string | undefined) => void
+  #moved: (binding: SentBinding, cursor: string | undefined) => void
 
   /** `moved` is told of each binding that comes further, or that loses its place. */
-  constructor(moved: (key: Key, cursor: string | undefined) => void = () => {}) {
+  constructor(moved: (binding: SentBinding, cursor: string | undefined) => void = () => {}) {
     this.#moved = moved
   }
 
-  add(key: Key, cursor?: string): void {
-    this.#set(key, cursor)
+  add(binding: SentBinding, cursor?: string): void {
+    this.#set(binding, cursor)
   }
 
-  keys(): Key[] {
+  bindings(): SentBinding[] {
     return [...this.#cursors.keys()]
   }
 
   /**
-   * A change of one binding. While all bindings are live, their changes arrive in the order of the log: a new cursor says
-   * that everybody has all that came before it. Only the change itself may still be under way to other bindings.
+   * A change for one binding. Its cursor stands for all that came before it on the channel, and for the change itself where that came
+   * in the same message. A binding with other columns gets a message of its own, which may still be under way.
    */
-  change(key: Key, cursor: string, live: boolean): void {
-    if (live && cursor !== this.#latest) {
-      if (this.#latest !== undefined) this.#setAll(this.#latest)
-      this.#latest = cursor
+  change(binding: SentBinding, cursor: string): void {
+    const before = cursor === this.#latest ? undefined : this.#latest
+    for (const other of this.#cursors.keys()) {
+      if (other === binding || !mayGetAnotherMessage(other, binding)) this.#set(other, cursor)
+      else if (before !== undefined) this.#set(other, before)
     }
-    this.#set(key, cursor)
+    this.#latest = cursor
   }
 
-  /** The server says that nothing of what came before is missing, for any binding. */
+  /** The server says that nothing of what came before is missing. */
   everything(cursor: string): void {
-    this.#setAll(cursor)
+    for (const binding of this.#cursors.keys()) this.#set(binding, cursor)
     this.#latest = cursor
   }
 
   forget(): void {
-    this.#setAll(undefined)
+    for (const binding of this.#cursors.keys()) this.#set(binding, undefined)
     this.#latest = undefined
   }
 
-  entries(): [Key, string][] {
-    return [...this.#cursors].filter((entry): entry is [Key, string] => entry[1] !== undefined)
+  entries(): [SentBinding, string][] {
+    return [...this.#cursors].filter((entry): entry is [SentBinding, string] => entry[1] !== undefined)
   }
 
   /** Whether there is a binding whose place is not known. */
@@ -63,13 +64,16 @@ export class Positions<Key> {
     return [...this.#cursors.values()].includes(undefined)
   }
 
-  #setAll(cursor: string | undefined): void {
-    for (const key of this.#cursors.keys()) this.#set(key, cursor)
+  #set(binding: SentBinding, cursor: string | undefined): void {
+    if (this.#cursors.has(binding) && this.#cursors.get(binding) === cursor) return
+    this.#cursors.set(binding, cursor)
+    this.#moved(binding, cursor)
   }
+}
 
-  #set(key: Key, cursor: string | undefined): void {
-    if (this.#cursors.has(key) && this.#cursors.get(key) === cursor) return
-    this.#cursors.set(key, cursor)
-    this.#moved(key, cursor)
-  }
+function mayGetAnotherMessage(one: SentBinding, other: SentBinding): boolean {
+  const sameTable = one.schema === other.schema && one.table === other.table
+  const known = one.table !== undefined && other.table !== undefined && one.table !== '*' && other.table !== '*'
+  if (known && !sameTable) return false
+  return JSON.stringify(one.select) !== JSON.stringify(other.select)
 }

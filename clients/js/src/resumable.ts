@@ -33,16 +33,17 @@ export class Resumable {
   readonly channel: RealtimeChannel
   #options: Options
   #delivery: Delivery
+  #maxQueued: number
   /** What the server is asked to go on from. */
-  #received = new Positions<SentBinding>((binding, cursor) => {
+  #received = new Positions((binding, cursor) => {
     if (cursor === undefined) delete binding.since
     else binding.since = cursor
   })
   /** What the application has been given; behind the other while changes wait. */
-  #handed = new Positions<SentBinding>()
+  #handed = new Positions()
   #saved: Saved | null = null
-  /** The rows of a history that is still arriving. A history has no cursors: cut off, it comes again as a whole. */
-  #history = new Map<SentBinding, Job[]>()
+  /** What came without a cursor, as the rows of a history do. Cut off before the next cursor, it comes again as a whole. */
+  #held: Job[] = []
   #subscribed = false
   #joined = false
   #caughtUp = false
@@ -55,11 +56,12 @@ export class Resumable {
   constructor(channel: RealtimeChannel, options: Options) {
     this.channel = channel
     this.#options = options
+    this.#maxQueued = options.maxQueued ?? MAX_QUEUED
     this.#delivery = new Delivery({
       refetch: (reason, signal) => options.refetch(reason, signal),
       onError: (error, source) => this.#report(error, source),
       onRest: () => this.#tell(),
-      maxQueued: options.maxQueued ?? MAX_QUEUED,
+      maxQueued: this.#maxQueued,
     })
     if (options.storage) {
       const key = options.key ?? `tidings:${channel.topic}`
@@ -87,11 +89,12 @@ export class Resumable {
       this.#change(sent, change, onChange)
     })
     // From 2.112.2 on the SDK drops a second binding for the same changes, and older ones mix the two up.
-    const known = this.#received.keys().some((other) => shape(other) === shape(sent))
+    const known = this.#received.bindings().some((other) => shape(other) === shape(sent))
     if (known || !isBound(this.channel, sent)) {
       throw new Error(`the channel ${this.channel.topic} has a binding for these changes already: ${shape(sent)}`)
     }
     this.#received.add(sent)
+    this.#handed.add(sent)
     return this
   }
 
@@ -99,7 +102,7 @@ export class Resumable {
   subscribe(callback?: SubscribeCallback, timeout?: number): RealtimeChannel {
     if (this.#subscribed) throw new Error('subscribe() was called before on this channel: make a new one')
     this.#subscribed = true
-    const begin = (cursors: Cursors): void => {
+    const begin = (cursors: Cursors | null): void => {
       this.#begin(cursors)
       this.channel.subscribe((status, error) => {
         this.#channelStatus(status, error)
@@ -109,11 +112,11 @@ export class Resumable {
     const failed = (error: unknown): void => {
       this.#report(error, 'storage')
       this.#delivery.startOver('no_cursor')
-      begin({})
+      begin(null)
     }
-    let loaded: Cursors | Promise<Cursors>
+    let loaded: Cursors | null | Promise<Cursors | null>
     try {
-      loaded = this.#saved?.load() ?? {}
+      loaded = this.#saved?.load() ?? null
     } catch (error) {
       failed(error)
       return this.channel
@@ -129,15 +132,17 @@ export class Resumable {
     return this.channel
   }
 
-  #begin(cursors: Cursors): void {
-    let unread = false
-    for (const binding of this.#received.keys()) {
-      const cursor = cursors[shape(binding)]
-      this.#received.add(binding, cursor)
-      this.#handed.add(binding, cursor)
-      unread ||= cursor === undefined && binding.history === undefined
+  #begin(cursors: Cursors | null): void {
+    const bindings = this.#received.bindings()
+    // Made for other bindings, they would let these ones skip what they have never had.
+    const fits = Object.keys(cursors ?? {}).length === bindings.length && bindings.every((binding) => cursors?.[shape(binding)])
+    for (const binding of fits ? bindings : []) {
+      this.#received.add(binding, cursors?.[shape(binding)])
+      this.#handed.add(binding, cursors?.[shape(binding)])
     }
-    if (unread && this.#options.initial && !this.#delivery.due) this.#delivery.startOver('initial')
+    if (fits || this.#delivery.due) return
+    if (cursors) this.#delivery.startOver('no_cursor')
+    else if (this.#options.initial && bindings.some(({ history }) => history === undefined)) this.#delivery.startOver('initial')
   }
 
   #channelStatus(status: string, error: unknown): void {
@@ -145,7 +150,7 @@ export class Resumable {
     this.#joined = false
     this.#caughtUp = false
     this.#delivery.live = false
-    this.#history.clear()
+    this.#held = []
     const refused = status === 'CHANNEL_ERROR' && REFUSED.exec(String((error as Error | undefined)?.message))
     if (refused) this.#startOver(refused[1] as Reason)
     if (status === 'CLOSED') this.#close()
@@ -177,21 +182,18 @@ export class Resumable {
     if (!this.#joined) return
     const cursor = cursorOf(change.new) ?? cursorOf(change.old)
     const given = { ...change, new: without(change.new), old: without(change.old) } as Change
-    const live = this.#caughtUp
     const job: Job = {
+      cursor,
       run: () => onChange(given),
       done: () => {
         if (cursor === undefined) return
-        this.#handed.change(binding, cursor, live)
+        this.#handed.change(binding, cursor)
         this.#save()
       },
     }
-    if (cursor === undefined && !live) {
-      this.#history.set(binding, [...(this.#history.get(binding) ?? []), job])
-      return
-    }
-    this.#release(binding)
-    if (cursor !== undefined) this.#received.change(binding, cursor, live)
+    if (cursor === undefined && !this.#caughtUp) return this.#hold(job)
+    this.#release()
+    if (cursor !== undefined) this.#received.change(binding, cursor)
     this.#delivery.push(job)
   }
 
@@ -200,7 +202,7 @@ export class Resumable {
     if (!this.#joined || extension !== 'postgres_changes' || status !== 'ok') return
     const fresh = text === 'Cursor'
     if (fresh && !this.#caughtUp) return
-    for (const binding of [...this.#history.keys()]) this.#release(binding)
+    this.#release()
     if (typeof cursor === 'string') {
       this.#received.everything(cursor)
       const done = () => {
@@ -217,11 +219,17 @@ export class Resumable {
     this.#tell()
   }
 
-  #release(binding: SentBinding): void {
-    const jobs = this.#history.get(binding)
-    if (!jobs) return
-    this.#history.delete(binding)
-    for (const job of jobs) this.#delivery.push(job)
+  #hold(job: Job): void {
+    this.#held.push(job)
+    if (this.#held.length <= this.#maxQueued) return
+    this.#held = []
+    this.#startOver('overflow')
+  }
+
+  #release(): void {
+    const held = this.#held
+    this.#held = []
+    for (const job of held) this.#delivery.push(job)
   }
 
   #save(): void {

@@ -14,7 +14,7 @@ export function memoryStorage(): CursorStorage {
   }
 }
 
-/** The cursors of one channel, by what each binding asks for: a changed filter does not inherit another's place. */
+/** The cursors of one channel, by what each binding asks for. */
 export type Cursors = Record<string, string>
 
 export class Saved {
@@ -31,8 +31,8 @@ export class Saved {
     this.#onError = onError
   }
 
-  /** Throws or rejects if the storage does; a text that is not ours counts as none. */
-  load(): Cursors | Promise<Cursors> {
+  /** Null if there are none; without any entry if what is there is not ours. Throws or rejects if the storage does. */
+  load(): Cursors | null | Promise<Cursors | null> {
     const text = this.#storage.getItem(this.#key)
     return isPromise(text) ? text.then((text) => this.#read(text)) : this.#read(text)
   }
@@ -41,12 +41,13 @@ export class Saved {
     this.#want(cursors.length > 0 ? JSON.stringify({ v: VERSION, cursors: Object.fromEntries(cursors) }) : null)
   }
 
-  #read(text: string | null | undefined): Cursors {
+  #read(text: string | null | undefined): Cursors | null {
     // What is there may be anything, and must be replaced before it can count as written.
     this.#written = text ?? null
     this.#wanted = this.#written
+    if (text === null || text === undefined) return null
     try {
-      const { v, cursors } = JSON.parse(text ?? 'null')
+      const { v, cursors } = JSON.parse(text)
       if (v !== VERSION) return {}
       return Object.fromEntries(Object.entries(cursors).filter((entry): entry is [string, string] => typeof entry[1] === 'string'))
     } catch {

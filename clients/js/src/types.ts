@@ -21,8 +21,9 @@ export interface Binding<Event extends string = 'INSERT' | 'UPDATE' | 'DELETE' |
  * - `cursor_expired`: away for longer than the server keeps changes.
  * - `cursor_foreign`: the cursor is another database's, or the database lost changes in a failover.
  * - `cursor_invalid`: the cursor is none that the server made; storage was damaged.
- * - `no_cursor`: it is not known where to resume: the server gives no cursors, or the storage could not be read.
- * - `overflow`: more changes came than `maxQueued` while the application was busy with earlier ones.
+ * - `no_cursor`: it is not known where to resume: the server gives no cursors, or what is stored cannot be read, or was kept for
+ *   other bindings.
+ * - `overflow`: more changes came than `maxQueued` while the application was busy, or had to wait for the rest.
  */
 export type Reason = 'initial' | 'cursor_expired' | 'cursor_foreign' | 'cursor_invalid' | 'no_cursor' | 'overflow'
 

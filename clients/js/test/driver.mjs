@@ -6,7 +6,7 @@ import { once } from 'node:events'
 import { Host } from './sdk/host.mjs'
 import { closeClients } from './support.mjs'
 
-const SCENARIOS = ['resume', 'asleep', 'refused', 'page', 'plain', 'debug']
+const SCENARIOS = ['resume', 'asleep', 'refused', 'page', 'plain']
 
 const [name] = process.argv.slice(2)
 if (!SCENARIOS.includes(name)) {

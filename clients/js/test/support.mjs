@@ -1,6 +1,7 @@
 // What the scenarios share: an application that shows a chat, on the SDK that SDK names.
 
 import { strict as assert } from 'node:assert'
+import { setTimeout as sleep } from 'node:timers/promises'
 
 import WebSocket from 'ws'
 import { resumable } from 'tidings-client'
@@ -11,6 +12,10 @@ export { ADA, ADAS_SESSION, Log }
 
 /** The packages by the version that they are pinned to. */
 const SDKS = { current: '@supabase/supabase-js', 2.111: 'supabase-js-2.111', 2.85: 'supabase-js-2.85' }
+// SDKs pause for up to 10 s before they try again, and a gateway that was killed needs its time.
+const LIVE_LIMIT_MS = 40_000
+/** As fast as it goes, a client that is away for seconds would miss more than there is to learn from. */
+const PACE_MS = 4
 const clients = new Set()
 
 /** A client of Ada, whose token may be replaced: `client.user.token = …; await client.realtime.setAuth()`. */
@@ -61,7 +66,7 @@ export class Chat {
   /** Live for the `times`-th time. */
   async isLive(times = 1) {
     const count = (all) => all.filter((status) => status === 'live').length
-    await this.statuses.until((all) => count(all) >= times, `live, ${times} times`)
+    await this.statuses.until((all) => count(all) >= times, `live, ${times} times`, LIVE_LIMIT_MS)
     return this
   }
 
@@ -117,6 +122,9 @@ export class Writer {
   }
 
   async #write(prefix) {
-    for (let n = 1; !this.#stopped; n += 1) await this.insert(`${prefix} ${n}`)
+    for (let n = 1; !this.#stopped; n += 1) {
+      await this.insert(`${prefix} ${n}`)
+      await sleep(PACE_MS)
+    }
   }
 }

@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use futures::{FutureExt, future::join_all};
+
 use crate::{
     driver::{drive, host::Host, install},
     support::process::run_quietly,
@@ -30,40 +32,24 @@ async fn by_itself() {
     run_quietly(install::client_js(&["test/unit/index.mjs"]).await).await;
 }
 
+/// The newest, the last but one that works in another way, and the oldest. All at once: each mostly waits.
 #[tokio::test]
-async fn resumes_on_the_current_sdk() {
-    scenario("resume", &[], &[]).await;
+async fn resumes_on_every_sdk() {
+    let on = |sdk| async move { scenario("resume", &[], &[("SDK", sdk)]).await };
+    join_all(["current", "2.111", "2.85"].map(|sdk| on(sdk).boxed())).await;
 }
 
 #[tokio::test]
-async fn resumes_on_sdk_2_111() {
-    scenario("resume", &[], &[("SDK", "2.111")]).await;
-}
-
-#[tokio::test]
-async fn resumes_on_sdk_2_85() {
-    scenario("resume", &[], &[("SDK", "2.85")]).await;
-}
-
-#[tokio::test]
-async fn resumes_after_a_sleep_in_which_it_was_too_slow() {
-    scenario("asleep", &SMALL_QUEUES, &[("END", "slow_reader")]).await;
-}
-
-#[tokio::test]
-async fn resumes_after_a_sleep_in_which_it_was_idle() {
+async fn resumes_after_a_sleep_in_which_it_was_too_slow_or_idle() {
+    let too_slow = scenario("asleep", &SMALL_QUEUES, &[("END", "slow_reader")]).boxed();
     let settings = [("TIDINGS_IDLE_TIMEOUT", "3s")];
-    scenario("asleep", &settings, &[("END", "idle")]).await;
+    let idle = scenario("asleep", &settings, &[("END", "idle")]).boxed();
+    join_all([too_slow, idle]).await;
 }
 
 #[tokio::test]
-async fn reads_anew_when_a_cursor_is_refused() {
-    scenario("refused", &[], &[]).await;
-}
-
-#[tokio::test]
-async fn the_recipe_without_the_helper() {
-    scenario(&std::env::var("DBG").unwrap_or("plain".into()), &[], &[]).await;
+async fn reads_anew_when_a_cursor_is_refused_with_the_helper_and_without() {
+    join_all(["refused", "plain"].map(|name| scenario(name, &[], &[]).boxed())).await;
 }
 
 #[tokio::test]

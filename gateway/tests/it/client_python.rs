@@ -1,9 +1,12 @@
 //! The module of `clients/python` with the unmodified package `realtime` against the gateway, for the newest version and the
 //! oldest that it works with. The scenarios and their assertions are in `clients/python/test`.
 
+use futures::{FutureExt, future::join_all};
+
 use crate::driver::{drive, host::Host, install};
 
-const OLDEST: Option<&str> = Some("2.28");
+/// None is the one that the other tests have.
+const VERSIONS: [Option<&str>; 2] = [None, Some("2.28")];
 
 async fn scenario(name: &str, older: Option<&str>) {
     let mut host = Host::with_process(&[]).await;
@@ -17,22 +20,12 @@ async fn scenario(name: &str, older: Option<&str>) {
 
 #[tokio::test]
 async fn resumes() {
-    scenario("resume", None).await;
-}
-
-#[tokio::test]
-async fn resumes_on_the_oldest_version() {
-    scenario("resume", OLDEST).await;
+    join_all(VERSIONS.map(|version| scenario("resume", version).boxed())).await;
 }
 
 #[tokio::test]
 async fn reads_anew_when_a_cursor_is_refused() {
-    scenario("refused", None).await;
-}
-
-#[tokio::test]
-async fn reads_anew_on_the_oldest_version() {
-    scenario("refused", OLDEST).await;
+    join_all(VERSIONS.map(|version| scenario("refused", version).boxed())).await;
 }
 
 #[tokio::test]

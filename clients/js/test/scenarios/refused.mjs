@@ -40,6 +40,7 @@ async function expired(test) {
   const refusals = chat.channelStatuses.all.filter((status) => status.includes('cursor_expired'))
   assert.equal(refusals.length, 1, 'the SDK says so, too')
   // Both were away, and both know.
+  await witness.isLive(2)
   assert.deepEqual(witness.reasons.all, ['cursor_expired'])
   await chat.client.removeAllChannels()
   await witness.client.removeAllChannels()

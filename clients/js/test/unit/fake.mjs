@@ -43,7 +43,7 @@ export class FakeChannel {
   }
 
   delete(id, cursor, ...places) {
-    this.#emit({ eventType: 'DELETE', new: {}, old: { id, tidings_cursor: cursor } }, places)
+    this.#emit({ eventType: 'DELETE', new: {}, old: { id, ...(cursor ? { tidings_cursor: cursor } : {}) } }, places)
   }
 
   caughtUp(cursor) {

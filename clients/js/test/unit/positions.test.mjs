@@ -5,7 +5,7 @@ import { test } from 'node:test'
 
 import { memoryStorage } from 'tidings-client'
 
-import { ADDED, REMOVED, room } from './fake.mjs'
+import { ADDED, REMOVED, room, settled } from './fake.mjs'
 
 const since = (channel) => channel.sent().map(({ since }) => since)
 
@@ -32,46 +32,64 @@ test('a rejoin asks for what came after the newest change, in the object that th
   assert.equal(kept.since, 'c9')
 })
 
-test('a quiet binding follows a busy one of its channel, one change behind', () => {
+test('a cursor stands for all that came before it on the channel', () => {
   const { channel, live } = room({}, [ADDED, REMOVED])
   live.subscribe()
   channel.join('c0')
   channel.insert(1, 'c1')
-  // The same change may still be on its way to the other binding.
-  assert.deepEqual(since(channel), ['c1', 'c0'])
-  channel.insert(2, 'c2')
-  channel.insert(3, 'c3')
-  assert.deepEqual(since(channel), ['c3', 'c2'])
-  channel.delete(3, 'c4', 1)
-  assert.deepEqual(since(channel), ['c3', 'c4'])
-})
-
-test('one change for two bindings counts for both', () => {
-  const { channel, live } = room({}, [ADDED, { ...ADDED, event: '*' }])
-  live.subscribe()
-  channel.join('c0')
-  channel.insert(1, 'c1', 0, 1)
   assert.deepEqual(since(channel), ['c1', 'c1'])
+  channel.delete(1, 'c2', 1)
+  assert.deepEqual(since(channel), ['c2', 'c2'])
 })
 
-test('while it catches up, no binding skips what another one has', () => {
-  const { channel, live } = room({}, [ADDED, REMOVED])
+test('a binding with other columns of the same table gets messages of its own, and stays one change behind', () => {
+  const { channel, live } = room({}, [ADDED, { ...REMOVED, select: ['id'] }, { ...REMOVED, table: 'rooms', select: ['id'] }])
   live.subscribe()
   channel.join('c0')
   channel.insert(1, 'c1')
+  assert.deepEqual(since(channel), ['c1', 'c0', 'c1'])
   channel.insert(2, 'c2')
+  assert.deepEqual(since(channel), ['c2', 'c1', 'c2'])
+  // The same change, in its second message.
+  channel.delete(2, 'c2', 1)
+  assert.deepEqual(since(channel), ['c2', 'c2', 'c2'])
+  channel.delete(1, 'c3', 1)
+  assert.deepEqual(since(channel), ['c2', 'c3', 'c3'])
+})
+
+test('what comes without cursors waits until all of it has come, in the order of the channel', () => {
+  const { channel, live, seen } = room({}, [ADDED, REMOVED])
+  live.subscribe()
+  channel.join('c0')
   channel.status('CHANNEL_ERROR')
   channel.status('SUBSCRIBED')
-  channel.insert(5, 'c5')
-  channel.insert(6, 'c6')
+  channel.insert(5)
+  channel.delete(5, undefined, 1)
   channel.status('CHANNEL_ERROR')
-  assert.deepEqual(since(channel), ['c6', 'c1'])
+  assert.deepEqual([since(channel), seen.rows], [['c0', 'c0'], []])
   channel.status('SUBSCRIBED')
-  channel.delete(1, 'c4', 1)
-  channel.fresh('c8')
-  assert.deepEqual(since(channel), ['c6', 'c4'])
-  channel.caughtUp('c7')
-  assert.deepEqual(since(channel), ['c7', 'c7'])
+  channel.insert(5)
+  channel.delete(5, undefined, 1)
+  channel.insert(6)
+  channel.fresh('c7')
+  assert.deepEqual([since(channel), seen.rows], [['c0', 'c0'], []])
+  channel.caughtUp('c8')
+  assert.deepEqual([since(channel), seen.rows], [['c8', 'c8'], [5, '-5', 6]])
+})
+
+test('more than may wait is read anew', async () => {
+  const { channel, live, seen } = room({ maxQueued: 3 })
+  live.subscribe()
+  channel.join('c0')
+  channel.status('CHANNEL_ERROR')
+  channel.status('SUBSCRIBED')
+  for (let id = 1; id <= 5; id += 1) channel.insert(id)
+  assert.deepEqual(since(channel), [undefined])
+  channel.caughtUp('c6')
+  await settled()
+  assert.deepEqual(seen.reasons, ['overflow'])
+  // The fourth was one too many; what came after it comes after the reading.
+  assert.deepEqual(seen.rows, [5])
 })
 
 test('what an earlier join left over is not handed over, and comes again', () => {
@@ -152,11 +170,18 @@ test('the next channel goes on where the last one was, if a storage has kept tha
   first.channel.insert(1, 'c1')
   first.channel.status('CLOSED')
 
-  const next = room({ storage }, [ADDED, REMOVED])
+  const next = room({ storage })
   next.live.subscribe()
-  // What was not asked for before has no place yet.
-  assert.deepEqual(since(next.channel), ['c1', undefined])
+  assert.deepEqual(since(next.channel), ['c1'])
   const other = room({ storage, key: 'another user' })
   other.live.subscribe()
   assert.deepEqual(since(other.channel), [undefined])
+
+  // What was not asked for before has no place: the others' would hide what it has never had.
+  const more = room({ storage }, [ADDED, REMOVED])
+  more.live.subscribe()
+  assert.deepEqual(since(more.channel), [undefined, undefined])
+  more.channel.join('c2')
+  await settled()
+  assert.deepEqual(more.seen.reasons, ['no_cursor'])
 })

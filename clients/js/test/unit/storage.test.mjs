@@ -122,13 +122,38 @@ test('a storage that cannot be written costs no change', () => {
   assert.deepEqual(seen.errors, ['storage: quota', 'storage: quota'])
 })
 
-test('what is no state of ours counts as none', () => {
-  for (const text of ['', 'null', '[]', '{"v":1}', '{"v":1,"cursors":null}', `{"v":2,"cursors":{${JSON.stringify(SHAPE)}:"c"}}`, `{"v":1,"cursors":{${JSON.stringify(SHAPE)}:7}}`]) {
+test('what is none of ours says that the place is not known', async () => {
+  const other = JSON.stringify(['DELETE', 'public', 'messages', null, null])
+  const texts = [
+    '', 'null', '[]', '{"v":1}', '{"v":1,"cursors":null}', `{"v":1,"cursors":{${JSON.stringify(SHAPE)}:7}}`,
+    `{"v":2,"cursors":{${JSON.stringify(SHAPE)}:"c"}}`,
+    `{"v":1,"cursors":{${JSON.stringify(SHAPE)}:"c",${JSON.stringify(other)}:"c"}}`,
+  ]
+  for (const text of texts) {
     const { channel, live, seen } = room({ storage: { ...memoryStorage(), getItem: () => text } })
     live.subscribe()
     assert.equal(channel.sent()[0].since, undefined, text)
     channel.join('c0')
-    assert.deepEqual([seen.errors, seen.reasons], [[], []], text)
+    await settled()
+    assert.deepEqual([seen.errors, seen.reasons], [[], ['no_cursor']], text)
     assert.equal(channel.sent()[0].since, 'c0')
   }
+})
+
+test('a change for two bindings is kept when both have been given it', async () => {
+  const storage = memoryStorage()
+  const slow = [gate(), gate()]
+  const { channel, live } = room({ storage }, [])
+  live.on(ADDED, () => slow[0].promise)
+  live.on({ ...ADDED, event: '*' }, () => slow[1].promise)
+  live.subscribe()
+  channel.join('c0')
+  channel.insert(1, 'c1', 0, 1)
+  slow[0].open()
+  await settled()
+  assert.match(storage.getItem(KEY), /c0/)
+  assert.doesNotMatch(storage.getItem(KEY), /c1/)
+  slow[1].open()
+  await settled()
+  assert.doesNotMatch(storage.getItem(KEY), /c0/)
 })

@@ -9,6 +9,9 @@ from realtime import AsyncRealtimeClient, RealtimePostgresChangesListenEvent
 from support import ADA, ADAS_SESSION, Log, Test
 from tidings_resume import Change, Resumable
 
+INSERT = RealtimePostgresChangesListenEvent.Insert
+DELETE = RealtimePostgresChangesListenEvent.Delete
+
 
 class Chat:
     def __init__(
@@ -16,7 +19,8 @@ class Chat:
         client: AsyncRealtimeClient,
         *,
         history: int | None = None,
-        cursors: MutableMapping[str, str] | None = None,
+        events: tuple[RealtimePostgresChangesListenEvent, ...] = (INSERT, DELETE),
+        places: MutableMapping[str, str] | None = None,
         refetch: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         self.client = client
@@ -26,14 +30,14 @@ class Chat:
         self.reasons = Log("reasons to refetch")
         channel = client.channel(f"messages:{ADAS_SESSION}")
         channel.on_system(self.systems.push)
-        self.live = Resumable(channel, refetch or self.refetch, cursors=cursors)
-        for event in (RealtimePostgresChangesListenEvent.Insert, RealtimePostgresChangesListenEvent.Delete):
+        self.live = Resumable(channel, refetch or self.refetch, places=places)
+        for event in events:
             self.live.on_postgres_changes(
                 event,
                 self.show,
                 table="chat_messages",
                 filter=f"session_id=eq.{ADAS_SESSION}",
-                history=history if event == RealtimePostgresChangesListenEvent.Insert else None,
+                history=history if event == INSERT else None,
             )
 
     @classmethod

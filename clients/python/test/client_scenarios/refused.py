@@ -4,7 +4,7 @@ import asyncio
 
 from support import ADAS_SESSION, Log, Test
 
-from client_scenarios.chat import Chat
+from client_scenarios.chat import INSERT, Chat
 
 
 async def scenario(test: Test) -> None:
@@ -49,7 +49,7 @@ async def history(test: Test) -> None:
     # One by one: rows of the same time have no order.
     for content in ("one", "cannot be shown", "three"):
         await host.insert(ADAS_SESSION, content)
-    chat = await Chat.open(test, history=2)
+    chat = await Chat.open(test, history=2, events=(INSERT,))
     await chat.shows("cannot be shown", "three")
     await host.cut()
     await host.insert(ADAS_SESSION, "four", "five", "six")
@@ -60,12 +60,23 @@ async def history(test: Test) -> None:
 
 
 async def nothing_yet(test: Test) -> None:
-    """Before the first change the package has seen no cursor, so what is missed then is not known."""
+    """Before the first change the package has seen no cursor, so what is missed then is not known. Nor is a place that was kept for
+    other bindings."""
     host = test.host
-    chat = await Chat.open(test)
+    places: dict[str, str] = {}
+    chat = await Chat.open(test, places=places)
     await host.cut()
     await host.insert(ADAS_SESSION, "missed")
     await host.mend()
     await chat.reasons.until(lambda all: all == ["no_cursor"], "a refetch")
     await host.insert(ADAS_SESSION, "and live")
     await chat.shows("and live")
+    assert len(places) == 1, places
+
+    other = await Chat.open(test, places=dict(places), events=(INSERT,))
+    await other.reasons.until(lambda all: all == ["no_cursor"], "a refetch")
+    same = await Chat.open(test, places=places)
+    await host.insert(ADAS_SESSION, "for both")
+    await same.shows("for both")
+    await other.shows("for both")
+    assert same.reasons.all == []

@@ -12,8 +12,8 @@ from example import follow
 
 async def scenario(test: Test) -> None:
     host = test.host
-    cursors: dict[str, str] = {}
-    chat = await Chat.open(test, cursors=cursors)
+    places: dict[str, str] = {}
+    chat = await Chat.open(test, places=places)
     await host.insert(ADAS_SESSION, "one", "two")
     await chat.shows("one", "two")
 
@@ -34,7 +34,7 @@ async def scenario(test: Test) -> None:
     await chat.client.close()
 
     await host.insert(ADAS_SESSION, "between two runs")
-    again = await Chat.open(test, cursors=cursors)
+    again = await Chat.open(test, places=places)
     await host.insert(ADAS_SESSION, "seven")
     await again.shows("between two runs", "seven")
     await example(test)
@@ -44,7 +44,7 @@ async def example(test: Test) -> None:
     """The program of the documentation, started twice."""
     rows = Log("rows")
     with tempfile.TemporaryDirectory() as directory:
-        file = Path(directory) / "cursors.json"
+        file = Path(directory) / "places.json"
         for content in ("to the first run", "to the second run"):
             client = await test.connect(**ADA)
             await follow(client, ADAS_SESSION, lambda change: rows.push(change["record"]["content"]), file)

@@ -144,9 +144,11 @@ impl Host {
             "count" => self.one(COUNT, &[&text(&args["content"])?]).await,
             "token" => self.token(args).map(Value::String),
             "forget" => {
+                // The gateway remembers what it has just read.
+                self.disturb("kill").await?;
                 let done = self.rows.batch_execute(FORGET).await;
                 done.map_err(|error| format!("{error:?}"))?;
-                Ok(Value::Null)
+                self.disturb("revive").await
             }
             "asleep" => self.asleep(args).await,
             "closed" => {

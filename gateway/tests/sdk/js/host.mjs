@@ -67,7 +67,7 @@ export class Host {
     return this.#call('revive', {});
   }
 
-  /** Empties the log of changes, as time does. */
+  /** Empties the log of changes, as time does, and the gateway's memory. */
   forget() {
     return this.#call('forget', {});
   }

@@ -61,7 +61,7 @@ class Host:
         await self._call("revive")
 
     async def forget(self) -> None:
-        """Empties the log of changes, as time does."""
+        """Empties the log of changes, as time does, and the gateway's memory."""
         await self._call("forget")
 
     async def _call(self, call: str, **args: Any) -> Any:
