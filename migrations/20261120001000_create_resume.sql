@@ -62,6 +62,18 @@ create table tidings.timelines (
   began    pg_lsn
 );
 
+-- A crash takes transaction numbers back that had been given out: of transactions that were rolled back, and of those that had not
+-- waited for the disk. Others get them then. `reused` is the first number that may have been given out twice; null: nobody knows.
+create table tidings.crashes (
+  crash  integer generated always as identity primary key,
+  reused xid8
+);
+-- PostgreSQL empties unlogged tables after a crash, and only then.
+create unlogged table tidings.since_crash (
+  noted_at timestamptz not null
+);
+insert into tidings.since_crash values (pg_catalog.clock_timestamp());
+
 create function tidings.is_at_home(installation tidings.installation, home text, written xid) returns boolean
 language sql stable
 set search_path = ''
@@ -72,7 +84,7 @@ $$;
 -- For a gateway that starts to read. One row: which database this is, the key for its cursors, its timelines, the horizon, and
 -- the present snapshot.
 create function tidings.begin_reading()
-returns table (identity text, key bytea, timeline integer, timelines json, emptied text, snapshot text)
+returns table (identity text, key bytea, timeline integer, timelines json, emptied text, snapshot text, crashes json)
 language plpgsql security definer
 set search_path = ''
 set lock_timeout = '5s'
@@ -81,6 +93,7 @@ declare
   -- The first eight digits of a segment's name.
   present constant integer := ('x' || pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 8))::bit(32)::integer;
   home    text;
+  known   boolean;
 begin
   select pg_catalog.format('%s/%s', c.system_identifier, d.oid) into home
     from pg_catalog.pg_control_system() c, pg_catalog.pg_database d where d.datname = pg_catalog.current_database();
@@ -94,6 +107,7 @@ begin
       update tidings.horizon h set emptied = '0';
       delete from tidings.log_marks;
       truncate tidings.timelines;
+      truncate tidings.crashes;
     end if;
   end if;
   -- After a crash there is such a place, too, but it is not where the timeline began. Only the recovery of a standby or a backup
@@ -101,13 +115,30 @@ begin
   insert into tidings.timelines
   values (present, case when pg_catalog.pg_last_xact_replay_timestamp() is not null then pg_catalog.pg_last_wal_replay_lsn() end)
   on conflict do nothing;
+  known := not found;
+
+  if not exists (select from tidings.since_crash) then
+    perform pg_catalog.pg_advisory_xact_lock(1953064037, 2);
+    insert into tidings.since_crash
+    select pg_catalog.clock_timestamp() where not exists (select from tidings.since_crash);
+    -- On a timeline that is new, its beginning says it all. Recovery ends with a checkpoint of the kind that begins where it stands.
+    -- While that is the last one, it says which number came next.
+    if found and known then
+      insert into tidings.crashes (reused)
+      select case when c.redo_lsn = c.checkpoint_lsn
+               then (pg_catalog.split_part(c.next_xid, ':', 1)::numeric * 4294967296 + pg_catalog.split_part(c.next_xid, ':', 2)::numeric)::text::xid8 end
+        from pg_catalog.pg_control_checkpoint() c;
+    end if;
+  end if;
 
   return query
-    select i.id::text, k.key, present,
+    select i.id::text, c.key, present,
            (select pg_catalog.json_agg(pg_catalog.json_build_object('timeline', t.timeline, 'began', t.began - '0/0') order by t.timeline)
               from tidings.timelines t),
-           h.emptied::text, pg_catalog.pg_current_snapshot()::text
-      from tidings.installation i, tidings.cursor_key k, tidings.horizon h;
+           h.emptied::text, pg_catalog.pg_current_snapshot()::text,
+           (select coalesce(pg_catalog.json_agg(pg_catalog.json_build_object('crash', k.crash, 'reused', k.reused::text::numeric) order by k.crash), '[]')
+              from tidings.crashes k)
+      from tidings.installation i, tidings.cursor_key c, tidings.horizon h;
 end
 $$;
 

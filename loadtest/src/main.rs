@@ -9,6 +9,7 @@ mod database;
 mod frame;
 mod inserts;
 mod ledger;
+mod log;
 mod meter;
 mod own;
 mod report;
@@ -41,6 +42,8 @@ enum Scenario {
     Resume(resume::ResumeArgs),
     /// Everything fails, at random, while everybody writes and reads: is everything delivered once and in order all the same?
     Soak(Box<soak::SoakArgs>),
+    /// The change log is written for minutes and kept for one: does it stay small, and does anybody wait for that?
+    Log(log::LogArgs),
     /// Loads the load test's tables into a database that `tidings migrate` has prepared.
     Prepare {
         #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
@@ -72,6 +75,7 @@ async fn run(scenario: Scenario) -> anyhow::Result<bool> {
         Scenario::Inserts(args) => inserts::run(args).await,
         Scenario::Resume(args) => resume::run(args).await,
         Scenario::Soak(args) => soak::run(*args).await,
+        Scenario::Log(args) => log::run(args).await,
         Scenario::Prepare { database } => {
             let client = database::connect(&database::config(&database)?).await?;
             database::load_schema(&client).await?;

@@ -196,6 +196,7 @@ pub(crate) async fn run(args: SoakArgs) -> anyhow::Result<bool> {
         ),
         None => println!("at the end:      NOT all caught up"),
     }
+    findings::print_last(&run.outcomes, run.calm_at);
     findings.print(&truth, &run.outcomes, &run.incidents);
     if !report.passed {
         println!(

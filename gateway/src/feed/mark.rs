@@ -95,6 +95,20 @@ impl Mark {
         }
     }
 
+    /// Only transactions before this one.
+    pub fn before(&self, xid: u64) -> Mark {
+        let cut = |part: &Part| Part {
+            snapshot: match part.snapshot.xmax() <= xid {
+                true => part.snapshot.clone(),
+                false => Arc::new(part.snapshot.before(xid)),
+            },
+            reached: part.reached,
+        };
+        Mark {
+            parts: self.parts.iter().map(cut).collect(),
+        }
+    }
+
     /// A snapshot that sees nothing that is not covered: where to look for the rest. None if no part is whole.
     pub fn whole(&self) -> Option<&Arc<Snapshot>> {
         self.parts

@@ -19,7 +19,7 @@ use super::{
     change::{Change, Operation, Record},
     mark::Mark,
     snapshot::Snapshot,
-    source::{Source, Stem, Timeline},
+    source::{Crash, Source, Stem, Timeline},
 };
 use crate::metrics::names;
 
@@ -84,6 +84,8 @@ pub(super) struct Position {
     seen_before: Arc<Snapshot>,
     written: u64,
     emptied: u64,
+    /// The highest transaction of which changes have been handed on.
+    highest: u64,
     /// While a read is under way: what its snapshot sees has been handed on as far as it has reached, too. A read that breaks
     /// half-way is repeated from `seen`, and leaves out what these cover.
     partial: Vec<Partial>,
@@ -108,6 +110,25 @@ impl Position {
         self.partial
             .iter()
             .any(|partial| here <= partial.reached && partial.snapshot.sees(xid))
+    }
+
+    /// Forgets what it knows of transaction numbers that a crash has set free. False if that is not known, or if changes have been
+    /// handed on that are forgotten.
+    fn survive(&mut self, now: &Source) -> bool {
+        let Some(reused) = now.reused_since(self.source.crash()) else {
+            return false;
+        };
+        if self.highest >= reused {
+            return false;
+        }
+        if self.seen.xmax() > reused {
+            self.seen = Arc::new(self.seen.before(reused));
+            self.seen_before = Arc::new(self.seen_before.before(reused));
+            for partial in &mut self.partial {
+                partial.snapshot = Arc::new(partial.snapshot.before(reused));
+            }
+        }
+        true
     }
 
     /// Whether changes of transactions up to `emptied`, gone from the log by `now`, may not have been handed on. What still ran
@@ -187,7 +208,7 @@ impl Reader {
             } else if !source.has(before.source.timeline(), before.written) {
                 // Cursors tell by their timeline what is lost to them.
                 loss = Some(Loss::Rewound);
-            } else if !now.includes(&before.seen) {
+            } else if !before.survive(&source) || !now.includes(&before.seen) {
                 // No timeline tells: a crash lost what had been committed without waiting for the disk, or the disk was set back.
                 loss = Some(Loss::Rewound);
                 let anew = async {
@@ -211,6 +232,7 @@ impl Reader {
                     seen_before: now,
                     written: 0,
                     emptied: emptied.parse().unwrap_or(0),
+                    highest: 0,
                     partial: Vec::new(),
                 });
             }
@@ -287,6 +309,7 @@ impl Reader {
             bytes += change.size();
             batch.push(change);
             changes += 1;
+            position.highest = position.highest.max(xid);
             transactions.insert(xid);
             if batch.len() == BATCH_CHANGES || bytes >= BATCH_BYTES {
                 hand_on(batches, &read, std::mem::take(&mut batch), true).await?;
@@ -330,12 +353,14 @@ async fn begin_anew(client: &Client, source: &Source) -> Result<(), tokio_postgr
 
 fn parse_source(row: &Row) -> Result<Source, Error> {
     let timelines: Json<Vec<Timeline>> = column(row, 3)?;
+    let crashes: Json<Vec<Crash>> = column(row, 6)?;
     let timeline: i32 = column(row, 2)?;
     Ok(Source::new(
         column(row, 0)?,
         column(row, 1)?,
         timeline as u32,
         timelines.0,
+        crashes.0,
     ))
 }
 

@@ -60,6 +60,16 @@ impl Snapshot {
             && !self.running.iter().any(|xid| other.sees(*xid))
     }
 
+    /// What it sees of transactions before this one.
+    pub fn before(&self, xid: u64) -> Snapshot {
+        let nothing_later = Snapshot {
+            xmin: xid,
+            xmax: xid,
+            running: Vec::new(),
+        };
+        self.common(&nothing_later)
+    }
+
     /// What both see.
     pub fn common(&self, other: &Snapshot) -> Snapshot {
         let xmax = self.xmax.min(other.xmax);

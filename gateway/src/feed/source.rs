@@ -23,6 +23,14 @@ pub struct Source {
     key: hmac::Key,
     timeline: u32,
     timelines: Vec<Timeline>,
+    crashes: Vec<Crash>,
+}
+
+/// A crash of the server, and the first transaction number that may have been given out twice because of it; null if nobody knows.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Crash {
+    crash: u32,
+    reused: Option<u64>,
 }
 
 /// A timeline of the write-ahead log, and where it began; null if nobody knows.
@@ -39,7 +47,13 @@ const TAG_BYTES: usize = 10;
 const MOST_PARTS: u64 = 64;
 
 impl Source {
-    pub fn new(identity: &str, key: &[u8], timeline: u32, timelines: Vec<Timeline>) -> Source {
+    pub fn new(
+        identity: &str,
+        key: &[u8],
+        timeline: u32,
+        timelines: Vec<Timeline>,
+        crashes: Vec<Crash>,
+    ) -> Source {
         let mut database = [0; DATABASE_BYTES];
         let digest = digest::digest(&digest::SHA256, identity.as_bytes());
         database.copy_from_slice(&digest.as_ref()[..DATABASE_BYTES]);
@@ -49,7 +63,22 @@ impl Source {
             key: hmac::Key::new(hmac::HMAC_SHA256, key),
             timeline,
             timelines,
+            crashes,
         }
+    }
+
+    /// The last crash that is known of; 0 if there was none.
+    pub fn crash(&self) -> u32 {
+        self.crashes.last().map_or(0, |last| last.crash)
+    }
+
+    /// The first transaction number that may have been given out twice since a crash; `u64::MAX` if there is none, None if nobody
+    /// knows.
+    pub fn reused_since(&self, crash: u32) -> Option<u64> {
+        self.crashes
+            .iter()
+            .filter(|later| later.crash > crash)
+            .try_fold(u64::MAX, |least, later| Some(least.min(later.reused?)))
     }
 
     pub fn identity(&self) -> &str {
@@ -83,6 +112,7 @@ impl Source {
         bytes.push(FORMAT);
         bytes.extend_from_slice(&self.database);
         put(&mut bytes, u64::from(self.timeline));
+        put(&mut bytes, u64::from(self.crash()));
         put(&mut bytes, written);
         put(&mut bytes, parts.len() as u64);
         for (place, part) in parts.iter().enumerate() {
@@ -125,7 +155,14 @@ impl Source {
         aws_lc_rs::constant_time::verify_slices_are_equal(&expected.as_ref()[..TAG_BYTES], tag)
             .map_err(|_| ResumeError::Invalid)?;
         // Signed by ourselves; still, nothing below may panic.
-        let (timeline, written, mark) = parse(&mut rest).ok_or(ResumeError::Invalid)?;
+        let (timeline, crash, written, mark) = parse(&mut rest).ok_or(ResumeError::Invalid)?;
+        let crash = u32::try_from(crash).map_err(|_| ResumeError::Invalid)?;
+        let mark = match self.reused_since(crash) {
+            Some(u64::MAX) => mark,
+            // What it says of numbers from there on it says of transactions that are forgotten.
+            Some(reused) => mark.before(reused),
+            None => return Err(ResumeError::Foreign),
+        };
         match u32::try_from(timeline) {
             Ok(timeline) if timeline == self.timeline => Ok((mark, written)),
             Ok(timeline) if self.has(timeline, written) => Ok((mark, 0)),
@@ -152,8 +189,8 @@ impl Stem {
     }
 }
 
-fn parse(rest: &mut &[u8]) -> Option<(u64, u64, Mark)> {
-    let (timeline, written, count) = (take(rest)?, take(rest)?, take(rest)?);
+fn parse(rest: &mut &[u8]) -> Option<(u64, u64, u64, Mark)> {
+    let (timeline, crash, written, count) = (take(rest)?, take(rest)?, take(rest)?, take(rest)?);
     if count > MOST_PARTS {
         return None;
     }
@@ -181,7 +218,7 @@ fn parse(rest: &mut &[u8]) -> Option<(u64, u64, Mark)> {
         });
     }
     rest.is_empty().then_some(())?;
-    Some((timeline, written, Mark::of(parts)?))
+    Some((timeline, crash, written, Mark::of(parts)?))
 }
 
 fn put_reached(bytes: &mut Vec<u8>, reached: i64) {
@@ -224,7 +261,7 @@ mod tests {
     use super::*;
 
     fn source(identity: &str) -> Source {
-        Source::new(identity, b"a key", 1, Vec::new())
+        Source::new(identity, b"a key", 1, Vec::new(), Vec::new())
     }
 
     fn mark() -> Mark {
@@ -245,7 +282,7 @@ mod tests {
     fn only_its_own_database_takes_it() {
         let cursor = source("a").cursor(&mark(), 9);
         assert_eq!(source("b").parse(&cursor), Err(ResumeError::Foreign));
-        let other_key = Source::new("a", b"another key", 1, Vec::new());
+        let other_key = Source::new("a", b"another key", 1, Vec::new(), Vec::new());
         assert_eq!(other_key.parse(&cursor), Err(ResumeError::Invalid));
     }
 
@@ -276,7 +313,7 @@ mod tests {
         let after = |timelines: &str| {
             let timelines: Vec<Timeline> = serde_json::from_str(timelines).unwrap();
             let timeline = timelines.last().map_or(1, |last| last.timeline);
-            Source::new("a", b"a key", timeline, timelines).parse(&cursor)
+            Source::new("a", b"a key", timeline, timelines, Vec::new()).parse(&cursor)
         };
         assert!(after(r#"[{"timeline":1,"began":null},{"timeline":2,"began":900}]"#).is_ok());
         assert!(after(r#"[{"timeline":2,"began":950},{"timeline":3,"began":1950}]"#).is_ok());
@@ -288,5 +325,25 @@ mod tests {
         ] {
             assert_eq!(after(lost), Err(ResumeError::Foreign), "{lost}");
         }
+    }
+
+    #[test]
+    fn after_a_crash_it_says_nothing_of_numbers_that_are_given_out_again() {
+        let cursor = source("a").cursor(&mark(), 9);
+        let after = |crashes: &str| {
+            let crashes = serde_json::from_str(crashes).unwrap();
+            let source = Source::new("a", b"a key", 1, Vec::new(), crashes);
+            // One that is made after it knows of it.
+            let later = source.cursor(&mark(), 9);
+            assert_eq!(source.parse(&later), Ok((mark(), 9)));
+            source.parse(&cursor)
+        };
+        let (kept, _) = after(r#"[{"crash":1,"reused":1450}]"#).unwrap();
+        assert!(mark().covers(1449, 1) && kept.covers(1449, 1));
+        assert!(mark().covers(1450, 1) && !kept.covers(1450, 1));
+        assert_eq!(
+            after(r#"[{"crash":1,"reused":1450},{"crash":2,"reused":null}]"#),
+            Err(ResumeError::Foreign)
+        );
     }
 }

@@ -136,7 +136,7 @@ impl Bench {
 /// A read that sees everything.
 fn read() -> Arc<Read> {
     let snapshot = Arc::new(Snapshot::parse("100:100:").unwrap());
-    let source = Arc::new(Source::new("here", b"key", 1, Vec::new()));
+    let source = Arc::new(Source::new("here", b"key", 1, Vec::new(), Vec::new()));
     let before = Mark::at(Arc::new(Snapshot::parse("1:1:").unwrap()));
     Arc::new(Read::new(source, before, snapshot, 1, 0))
 }

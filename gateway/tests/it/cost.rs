@@ -90,21 +90,24 @@ impl Log {
                 counted.questions += 1;
             } else if names(&["tidings.access("]) {
                 counted.catalog += 1;
-            } else if !names(&[
-                // Every few seconds, whoever listens; and what leads up to a question, which is counted.
-                "tidings.sync_",
-                "tidings.catalog(",
-                "tidings.depending(",
-                "tidings.trim_changes(",
-                "tidings.log_state(",
-                "pg_try_advisory",
-                "pg_advisory",
-                "pg_current_snapshot",
-                "-- Makes the session a principal",
-                "reset role",
-                "set statement_timeout",
-                "bot_keys",
-            ]) {
+            } else if !statement.is_empty()
+                && !names(&[
+                    // Every few seconds, whoever listens; and what leads up to a question, which is counted.
+                    "tidings.sync_",
+                    "tidings.catalog(",
+                    "tidings.depending(",
+                    "tidings.trim_changes(",
+                    "tidings.log_state(",
+                    "tidings.retention(",
+                    "pg_try_advisory",
+                    "pg_advisory",
+                    "pg_current_snapshot",
+                    "-- Makes the session a principal",
+                    "reset role",
+                    "set statement_timeout",
+                    "bot_keys",
+                ])
+            {
                 counted
                     .other
                     .push(statement.chars().take(80).collect::<String>());

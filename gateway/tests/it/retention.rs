@@ -37,9 +37,9 @@ async fn write_into(client: &Client, ahead: i32) {
 
 /// So much time passes, in which gateways look after the log.
 async fn pass(database: &TestDatabase, time: &str) {
+    let mark = "insert into tidings.log_marks (noted_at, seen) values (clock_timestamp(), pg_current_snapshot())";
     let statements = format!(
-        "update tidings.log_marks set noted_at = noted_at - interval '{time}';
-         insert into tidings.log_marks (noted_at, seen) values (clock_timestamp(), pg_current_snapshot())"
+        "{mark}; update tidings.log_marks set noted_at = noted_at - interval '{time}'; {mark}"
     );
     database.execute(&statements).await;
 }
@@ -56,6 +56,18 @@ async fn trim_all(client: &Client) -> i32 {
         emptied += 1;
     }
     emptied
+}
+
+/// Empties so many slots, while others are in use: which one is tried is chance.
+async fn trim_beside(client: &Client, slots: i32) {
+    let mut emptied = 0;
+    for _ in 0..200 {
+        emptied += trim(client).await;
+        if emptied == slots {
+            return;
+        }
+    }
+    panic!("{emptied} of {slots} slots were emptied");
 }
 
 /// The bodies of the changes that are in the log.

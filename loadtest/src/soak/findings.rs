@@ -1,10 +1,12 @@
 //! The differences of a run, and the first of them with everything that helps to understand it.
 
+use std::time::Duration;
+
 use super::check::{self, Difference, seconds, tell};
 use super::faults::Incident;
 use super::reader::Outcome;
 use super::stand::Fate;
-use super::story::{Entry, Story};
+use super::story::{Entry, Habit, Story};
 use super::truth::Truth;
 
 /// Faults that were on within this time before a difference, in milliseconds, are shown with it.
@@ -117,6 +119,35 @@ impl Findings {
         if more.len() > MORE {
             println!("  and {} more", more.len() - MORE);
         }
+    }
+}
+
+/// Who was the last to have everything, if that took long, and what kept it.
+pub(crate) fn print_last(outcomes: &[Outcome], calm_at: Duration) {
+    let followers = outcomes
+        .iter()
+        .filter(|one| one.story.habit != Habit::Plain);
+    let Some(last) = followers.max_by_key(|outcome| outcome.done_at) else {
+        return;
+    };
+    let (story, calm_at) = (&last.story, calm_at.as_millis() as u32);
+    if last.done_at < calm_at + RECENT {
+        return;
+    }
+    println!(
+        "                 the last was reader {} ({:?}) at {:.3} s; everything worked from {:.3} s on",
+        story.reader,
+        story.habit,
+        seconds(last.done_at),
+        seconds(calm_at),
+    );
+    for connection in story.connections.iter().filter(|one| one.until >= calm_at) {
+        println!(
+            "                 {:.3} s to {:.3} s: {}",
+            seconds(connection.from),
+            seconds(connection.until),
+            connection.end
+        );
     }
 }
 

@@ -61,6 +61,8 @@ pub(crate) struct Reader {
 
 pub(crate) struct Outcome {
     pub(crate) story: Story,
+    /// In milliseconds since the start.
+    pub(crate) done_at: u32,
     /// Attempts to come back with a cursor, by result.
     pub(crate) resumes: Counts,
     /// Ends of connections, by cause.
@@ -192,6 +194,7 @@ impl Reader {
         }
         Outcome {
             story: self.story,
+            done_at: self.world.now(),
             resumes: self.resumes,
             ends: self.ends,
         }

@@ -20,11 +20,14 @@ use crate::usage;
 const DATABASE: &str = "soak";
 
 /// Tighter than by default, so that limits are met within minutes.
-const SETTINGS: [(&str, &str); 5] = [
+const SETTINGS: [(&str, &str); 7] = [
     ("TIDINGS_OUTBOX_BYTES", "1MiB"),
     ("TIDINGS_OUTBOX_FRAMES", "1024"),
     ("TIDINGS_IDLE_TIMEOUT", "20s"),
-    ("TIDINGS_DRAIN", "6s"),
+    // Some who come back find all that they missed in memory, some do not.
+    ("TIDINGS_RECENT_BYTES", "256KiB"),
+    ("TIDINGS_DRAIN", "3s"),
+    ("TIDINGS_DRAIN_SPREAD", "1s"),
     ("TIDINGS_RECHECK_INTERVAL", "5s"),
 ];
 

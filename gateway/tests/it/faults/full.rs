@@ -52,8 +52,7 @@ async fn a_full_server_keeps_a_gateway_waiting_and_tells_a_new_one_why() {
             break;
         }
     }
-    let problems = stand.until_not_ready().await;
-    assert!(problems.contains("database"), "{problems}");
+    stand.until_not_ready().await;
     stand.written(50).await;
     drop((taken, more));
     stand.mark().await;

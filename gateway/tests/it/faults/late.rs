@@ -25,8 +25,8 @@ async fn a_transaction_that_is_open_for_thousands_of_others_arrives_when_it_comm
     late.batch_execute(&format!("begin; {}", said(8, 1, B1)))
         .await
         .expect("a message");
-    stand.bulk(3000).await;
-    stand.written(500).await;
+    stand.bulk(1500).await;
+    stand.written(200).await;
     stand.mark().await;
     early
         .batch_execute(&format!("{}; commit", said(7, 2, B1)))

@@ -36,7 +36,7 @@ const BULK: i32 = -1;
 
 const WRITERS: i32 = 4;
 /// Between two transactions of a writer: the machine has other tests to run.
-const PAUSE: Duration = Duration::from_millis(4);
+const PAUSE: Duration = Duration::from_millis(8);
 
 /// Room for all that a test writes: these tests are not about slow readers. Nobody sends heartbeats either.
 const SETTINGS: [(&str, &str); 3] = [

@@ -44,7 +44,8 @@ async fn a_change_that_was_held_back_is_kept_from_its_commit_on() {
         writer.batch_execute("begin").await.expect("a transaction");
         write_into(&writer, 5).await;
         pass(&database, "400 days").await;
-        assert_eq!(trim_all(&database.client).await, 1);
+        trim_beside(&database.client, 1).await;
+        assert_eq!(kept(&database).await, "");
         writer.batch_execute("commit").await.expect("the commit");
         if looks {
             pass(&database, "1 second").await;
@@ -77,10 +78,11 @@ async fn several_who_trim_at_once_do_it_once() {
         sessions.push(database.connect().await);
     }
     let mut emptied = 0;
-    while database.text("select count(*) from tidings.changes").await != "0" {
+    for _ in 0..7 {
         let tries = sessions.iter().map(trim);
         emptied += futures::future::join_all(tries).await.iter().sum::<i32>();
     }
+    assert_eq!(kept(&database).await, "");
     assert_eq!(emptied, 7);
 }
 
@@ -104,7 +106,7 @@ async fn a_cursor_from_before_has_expired_and_a_later_one_has_not() {
         .await;
     pass(&database, "400 days").await;
     say(&database, A1, "new").await;
-    assert_eq!(trim_all(&database.client).await, 1);
+    assert!(trim_all(&database.client).await > 0);
 
     let gateway = TestGateway::start(&database).await;
     let mut since = early.clone();

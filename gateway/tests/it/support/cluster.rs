@@ -4,7 +4,7 @@
 //! supervisor of `devpg` stops the server and removes its directory when this process ends, however it ends.
 
 use std::sync::{
-    Arc, Mutex, OnceLock, PoisonError,
+    OnceLock,
     atomic::{AtomicU32, Ordering},
 };
 
@@ -132,19 +132,18 @@ impl TestDatabase {
     }
 }
 
-/// A cluster that one test may stop, kill and start again.
+/// A cluster of one test, whose figures others must not touch.
 pub(crate) struct OwnCluster {
-    cluster: Arc<Mutex<Cluster>>,
     url: String,
+    _cluster: Cluster,
 }
 
 impl OwnCluster {
     pub(crate) async fn start() -> OwnCluster {
         let cluster = tokio::task::spawn_blocking(start).await.expect("a cluster");
-        let url = cluster.url(TEMPLATE);
         OwnCluster {
-            cluster: Arc::new(Mutex::new(cluster)),
-            url,
+            url: cluster.url(TEMPLATE),
+            _cluster: cluster,
         }
     }
 
@@ -153,32 +152,6 @@ impl OwnCluster {
         let database = TestDatabase::open(self.url.clone()).await;
         database.load(schema).await;
         database
-    }
-
-    /// Ends the sessions, writes the data, stops.
-    pub(crate) async fn stop(&self) {
-        self.with(|cluster| cluster.stop().expect("the server stops"))
-            .await;
-    }
-
-    /// As a crash would.
-    pub(crate) async fn kill(&self) {
-        self.with(|cluster| cluster.kill().expect("the server is gone"))
-            .await;
-    }
-
-    pub(crate) async fn start_again(&self) {
-        self.with(|cluster| cluster.start_again().expect("the server starts"))
-            .await;
-    }
-
-    async fn with(&self, work: impl FnOnce(&mut Cluster) + Send + 'static) {
-        let cluster = self.cluster.clone();
-        tokio::task::spawn_blocking(move || {
-            work(&mut cluster.lock().unwrap_or_else(PoisonError::into_inner));
-        })
-        .await
-        .expect("the work on the cluster");
     }
 }
 
