@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 # Earlier ones leave their own channels when they connect again.
 OLDEST = (2, 28)
 CURSOR_KEY = "tidings_cursor"
+# The server lets no more of a channel start in the past.
+MAX_BINDINGS = 32
 REFUSED = re.compile(r"\b(cursor_expired|cursor_foreign|cursor_invalid): ")
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 
@@ -105,6 +107,8 @@ class Resumable:
         key = json.dumps([event.value, schema, table, filter])
         if key in self._bindings:
             raise ValueError(f"there is a binding for these changes already: {key}")
+        if len(self._bindings) >= MAX_BINDINGS:
+            raise ValueError(f"at most {MAX_BINDINGS} bindings of a channel can resume")
 
         def received(payload: Any) -> None:
             self._on_change(dict(payload["data"]), callback)

@@ -1,3 +1,5 @@
+//! Real sockets on both sides of a proxy, and every kind of weather between them.
+
 use std::io::ErrorKind;
 use std::time::Instant;
 

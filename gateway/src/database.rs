@@ -147,7 +147,12 @@ pub fn catalog_pool(settings: &Settings) -> Result<PgPool, Error> {
         settings.database_url.expose(),
         settings.database_ssl_root_cert.as_deref(),
     )?
-    .options([("statement_timeout", CATALOG_TIMEOUT), ("jit", "off")]);
+    .options([
+        ("statement_timeout", CATALOG_TIMEOUT),
+        ("jit", "off"),
+        // The log is emptied at no other level.
+        ("default_transaction_isolation", "read committed"),
+    ]);
     Ok(watchful(CATALOG_CONNECTIONS).connect_lazy_with(options))
 }
 

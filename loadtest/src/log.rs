@@ -49,7 +49,7 @@ const SESSIONS: usize = 64;
 const INTERVAL: Duration = Duration::from_secs(10);
 /// Between two reads like those of the gateway.
 const READ_PAUSE: Duration = Duration::from_millis(20);
-/// The tables must not fill the disk. Their own growth is not what is measured.
+/// The table must not fill the disk. Its growth is not what is measured.
 const CLEAR: &str = "truncate public.chat_messages";
 const CLEAR_EVERY: u32 = 6;
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
@@ -118,8 +118,9 @@ async fn measure(args: &LogArgs, cluster: &OwnCluster) -> anyhow::Result<bool> {
     cluster.prepare(DATABASE).await?;
     let config = database::config(&cluster.url(DATABASE))?;
     let admin = database::connect(&config).await?;
+    // What has been noted until now is in a slot of another ring, where it would stay for longer.
     admin
-        .batch_execute("select tidings.set_retention('1 minute')")
+        .batch_execute("select tidings.set_retention('1 minute'); truncate tidings.changes")
         .await?;
     let sessions: Arc<[Uuid]> = database::add_sessions(&admin, 0, SESSIONS).await?.into();
     let mut server = cluster.serve(DATABASE).await?;
@@ -306,14 +307,10 @@ fn judge(samples: &[Sample]) -> Vec<String> {
             ));
         }
     }
-    // Whatever the writers' speed, a change costs the same.
-    let rate = |sample: &Sample| sample.inserts_per_second;
-    let fastest = samples.iter().map(rate).fold(0.0, f64::max);
-    let cost = |sample: &Sample| sample.log_bytes as f64 / (fastest * KEPT_SECONDS);
-    let costs: Vec<f64> = full.iter().map(|sample| cost(sample)).collect();
-    let half = costs.len() / 2;
-    let most = |costs: &[f64]| costs.iter().copied().fold(0.0, f64::max);
-    if most(&costs[half..]) > 1.5 * most(&costs[..half]) {
+    let (early, late) = full.split_at(full.len() / 2);
+    let most = |samples: &[&Sample]| samples.iter().map(|sample| sample.log_bytes).max();
+    // The writers' speed changes with the machine's load, and the log's size with it.
+    if most(late).unwrap_or(0) > 2 * most(early).unwrap_or(0) {
         complaints.push("the log grows".to_owned());
     }
     if full.last().is_none_or(|sample| sample.trims == 0) {

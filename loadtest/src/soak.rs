@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use clap::Args;
+use futures::future::join_all;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use tokio::sync::{oneshot, watch};
@@ -129,8 +130,8 @@ struct Run {
     calm_at: Duration,
     /// How long the last change took to reach everybody.
     fence: Option<Duration>,
-    /// What the gateway keeps of clients that are gone.
-    leftovers: Vec<String>,
+    /// What is wrong with the gateway at the end.
+    complaints: Vec<String>,
 }
 
 /// Returns whether everything that was committed arrived once and in order.
@@ -155,7 +156,7 @@ pub(crate) async fn run(args: SoakArgs) -> anyhow::Result<bool> {
     );
     let marks = run.outcomes.iter().flat_map(|one| one.story.marks());
     let truth = Truth::new(run.truth, marks)?;
-    let findings = Findings::of(&truth, &run.outcomes, &run.leftovers, &fate)?;
+    let findings = Findings::of(&truth, &run.outcomes, &run.complaints, &fate)?;
     report.passed = findings.passed();
 
     let mut resumes = Counts::new();
@@ -199,10 +200,11 @@ pub(crate) async fn run(args: SoakArgs) -> anyhow::Result<bool> {
     findings::print_last(&run.outcomes, run.calm_at);
     findings.print(&truth, &run.outcomes, &run.incidents);
     if !report.passed {
-        println!(
-            "\nagain with: loadtest soak --minutes {} --seed {seed}",
-            args.minutes
-        );
+        let mut again: Vec<String> = std::env::args().skip(1).collect();
+        if args.seed.is_none() {
+            again.push(format!("--seed {seed}"));
+        }
+        println!("\nagain with: loadtest {}", again.join(" "));
     }
     report.results = json!({
         "changes": truth.changes.len(),
@@ -258,67 +260,29 @@ async fn soak(args: &SoakArgs, seed: u64, secret: &str, stand: &Stand) -> anyhow
     let timeline = Timeline::default();
     let bar = show_time(total);
     let misfortune = async {
-        let from = world.now();
-        let until = total.saturating_sub(CALM_BEFORE);
-        let [database, clients] = [Side::Database, Side::Clients].map(|side| {
-            let mut faults = plan::faults(seed, side, until);
-            // The clock of the plan begins when the readers have come together.
-            faults
-                .iter_mut()
-                .for_each(|fault| fault.at += Duration::from_millis(from.into()));
-            (faults, side)
-        });
-        let inject = |plan: &(Vec<plan::Fault>, Side)| {
-            let (faults, side) = (plan.0.clone(), plan.1);
-            let (world, timeline) = (&world, &timeline);
-            async move { faults::inject(&faults, side, seed, world, stand, timeline).await }
-        };
+        let injected = |side| inject(side, seed, total, &world, stand, &timeline);
         let clock = async {
             tokio::time::sleep(total).await;
             anyhow::Ok(())
         };
-        tokio::try_join!(inject(&database), inject(&clients), clock)?;
-        stand.put_in_order().await?;
+        tokio::try_join!(injected(Side::Database), injected(Side::Clients), clock)?;
+        let mut complaints = Vec::new();
+        complaints.extend(stand.put_in_order().await);
         phase.send_modify(|phase| phase.calm = true);
         let calm_at = world.started.elapsed();
         let written = writers.join_all().await;
-
-        let fenced = Instant::now();
         audit::put_fence(&world, &phase).await?;
-        let all = readers
-            .into_iter()
-            .map(|(habit, reader)| (habit != Habit::Plain, reader));
-        let (followers, others): (Vec<_>, Vec<_>) = all.partition(|(has_cursors, _)| *has_cursors);
-        let mut caught_up = true;
-        let mut outcomes = Vec::new();
-        for (_, mut reader) in followers {
-            let left = (fenced + FENCE_LIMIT).saturating_duration_since(Instant::now());
-            match timeout(left, &mut reader).await {
-                Ok(outcome) => outcomes.push(outcome?),
-                Err(_) => {
-                    caught_up = false;
-                    phase.send_modify(|phase| phase.over = true);
-                    outcomes.push(reader.await?);
-                }
-            }
-        }
-        let fence_time = fenced.elapsed();
-        phase.send_modify(|phase| phase.over = true);
-        for (_, reader) in others {
-            outcomes.push(reader.await?);
-        }
-        outcomes.sort_by_key(|outcome| outcome.story.reader);
-        let leftovers = stand.leftovers().await?;
-        let truth = audit::read(&world).await?;
+        let (outcomes, fence) = catch_up(readers, &phase).await?;
+        complaints.extend(stand.leftovers().await);
         anyhow::Ok(Run {
-            truth,
+            truth: audit::read(&world).await?,
             outcomes,
             written,
             incidents: timeline.incidents(),
             counts: timeline.counts(),
             calm_at,
-            fence: caught_up.then_some(fence_time),
-            leftovers,
+            fence,
+            complaints,
         })
     };
     let run = tokio::select! {
@@ -330,6 +294,56 @@ async fn soak(args: &SoakArgs, seed: u64, secret: &str, stand: &Stand) -> anyhow
     };
     bar.finish_and_clear();
     run
+}
+
+/// Carries out the plan of one side, whose clock begins now: the readers have come together.
+async fn inject(
+    side: Side,
+    seed: u64,
+    total: Duration,
+    world: &World,
+    stand: &Stand,
+    timeline: &Timeline,
+) -> anyhow::Result<()> {
+    let mut faults = plan::faults(seed, side, total.saturating_sub(CALM_BEFORE));
+    let now = world.started.elapsed();
+    faults.iter_mut().for_each(|fault| fault.at += now);
+    faults::inject(&faults, side, seed, world, stand, timeline).await
+}
+
+/// Waits until everybody has the last change, or has had the time for it. Also returns how long that took.
+async fn catch_up(
+    readers: Vec<(Habit, Task)>,
+    phase: &watch::Sender<Phase>,
+) -> anyhow::Result<(Vec<Outcome>, Option<Duration>)> {
+    let started = Instant::now();
+    let mut took = None;
+    let mut outcomes = Vec::new();
+    // Those without cursors have nothing to catch up with, and stay until the end.
+    let (others, followers): (Vec<_>, Vec<_>) = readers
+        .into_iter()
+        .partition(|(habit, _)| *habit == Habit::Plain);
+    let all = join_all(followers.into_iter().map(|(_, reader)| reader));
+    let mut all = std::pin::pin!(all);
+    let caught_up = match timeout(FENCE_LIMIT, &mut all).await {
+        Ok(caught_up) => {
+            took = Some(started.elapsed());
+            phase.send_modify(|phase| phase.over = true);
+            caught_up
+        }
+        Err(_) => {
+            phase.send_modify(|phase| phase.over = true);
+            all.await
+        }
+    };
+    for outcome in caught_up {
+        outcomes.push(outcome?);
+    }
+    for (_, reader) in others {
+        outcomes.push(reader.await?);
+    }
+    outcomes.sort_by_key(|outcome| outcome.story.reader);
+    Ok((outcomes, took))
 }
 
 type Task = JoinHandle<Outcome>;
@@ -349,7 +363,7 @@ async fn gather(
         tasks.push((habit, tokio::spawn(reader.run(ready))));
         waiting.push(is_ready);
     }
-    let all = timeout(JOIN_LIMIT, futures::future::join_all(waiting)).await;
+    let all = timeout(JOIN_LIMIT, join_all(waiting)).await;
     let all = all.context("not all readers could join before anything was broken")?;
     // A reader that gave up says why.
     if let Some(number) = all.iter().position(Result::is_err) {

@@ -17,6 +17,8 @@ import type { Binding, ErrorSource, Options, Reason, Status } from './types.js'
 
 const CURSOR_KEY = 'tidings_cursor'
 const MAX_QUEUED = 10_000
+/** The server lets no more of a channel start in the past: the first join would do, and the first rejoin be refused. */
+const MAX_BINDINGS = 32
 const STORAGE_LIMIT_MS = 5_000
 const REFUSED = /\b(cursor_expired|cursor_foreign|cursor_invalid): /
 
@@ -81,6 +83,7 @@ export class Resumable {
   on<T extends Row = Row>(binding: Binding, onChange: (change: RealtimePostgresChangesPayload<T>) => unknown): this
   on(binding: Binding, onChange: (change: any) => unknown): this {
     if (this.#subscribed) throw new Error('add all bindings before subscribe()')
+    if (this.#received.bindings().length >= MAX_BINDINGS) throw new Error(`at most ${MAX_BINDINGS} bindings of a channel can resume`)
     const { filter, ...rest } = binding
     const sent: SentBinding = { ...rest, cursor: true }
     // The SDK would send a copy of a binding whose filter is not a text, and no copy learns of newer cursors.

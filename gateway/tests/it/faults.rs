@@ -6,6 +6,7 @@ mod failover;
 mod full;
 mod late;
 mod lost;
+mod read_only;
 mod restarts;
 mod server;
 mod silence;

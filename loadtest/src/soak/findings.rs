@@ -31,7 +31,7 @@ impl Findings {
     pub(crate) fn of(
         truth: &Truth,
         outcomes: &[Outcome],
-        leftovers: &[String],
+        complaints: &[String],
         fate: &Fate,
     ) -> anyhow::Result<Self> {
         let mut findings = Self {
@@ -45,12 +45,7 @@ impl Findings {
                 .gateway
                 .push(format!("{} panics are in the gateway's log", fate.panics));
         }
-        if !leftovers.is_empty() {
-            findings.gateway.push(format!(
-                "all clients are gone, and the gateway still keeps: {}",
-                leftovers.join(", ")
-            ));
-        }
+        findings.gateway.extend(complaints.iter().cloned());
         for (place, outcome) in outcomes.iter().enumerate() {
             let story = &outcome.story;
             for (at, what) in &story.wrong {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use faultproxy::Proxy;
 use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::time::{Instant, sleep, timeout};
@@ -255,47 +255,52 @@ impl Stand {
         .map_err(anyhow::Error::from)
     }
 
-    /// Everything goes through, and the gateway is ready.
-    pub(crate) async fn put_in_order(&self) -> anyhow::Result<()> {
+    /// Everything goes through, and the gateway is ready again; if it is not, says so.
+    pub(crate) async fn put_in_order(&self) -> Option<String> {
         self.database_line.mend();
         self.clients_line.mend();
-        let deadline = Instant::now() + ORDER_LIMIT;
-        loop {
+        let ready = wait_for(ORDER_LIMIT, || async {
             let address = *self.address.borrow();
             let probe = own::status_of(address, "/readyz");
-            if matches!(timeout(PROBE_LIMIT, probe).await, Ok(Ok(200))) {
-                return Ok(());
-            }
-            if Instant::now() > deadline {
-                let log = std::fs::read(&self.launch.log).unwrap_or_default();
-                bail!(
-                    "the gateway is not ready {} s after the last fault:\n{}",
-                    ORDER_LIMIT.as_secs(),
-                    own::tail(&log)
-                );
-            }
-            sleep(LOOK).await;
+            matches!(timeout(PROBE_LIMIT, probe).await, Ok(Ok(200)))
+        });
+        if ready.await {
+            return None;
         }
+        let log = std::fs::read(&self.launch.log).unwrap_or_default();
+        Some(format!(
+            "the gateway is not ready {} s after the last fault:\n{}",
+            ORDER_LIMIT.as_secs(),
+            own::tail(&log)
+        ))
     }
 
-    /// What the gateway still keeps of clients that are all gone: names and numbers of its gauges, none if it is nothing.
-    pub(crate) async fn leftovers(&self) -> anyhow::Result<Vec<String>> {
-        let deadline = Instant::now() + LEFTOVER_LIMIT;
-        loop {
+    /// All clients are gone; says what the gateway still keeps of them.
+    pub(crate) async fn leftovers(&self) -> Option<String> {
+        let left = Mutex::new("/metrics does not answer".to_owned());
+        let gone = wait_for(LEFTOVER_LIMIT, || async {
             let address = *self.address.borrow();
-            let answer = timeout(PROBE_LIMIT, own::get(address, "/metrics"));
-            let answer = answer.await.context("/metrics does not answer")??;
-            let left: Vec<String> = String::from_utf8_lossy(&answer)
+            let answer = timeout(PROBE_LIMIT, own::get(address, "/metrics")).await;
+            let Ok(Ok(answer)) = answer else {
+                return false;
+            };
+            let answer = String::from_utf8_lossy(&answer);
+            let gauges: Vec<&str> = answer
                 .lines()
                 .filter(|line| GAUGES.iter().any(|name| line.starts_with(name)))
                 .filter(|line| !line.ends_with(" 0"))
-                .map(str::to_owned)
                 .collect();
-            if left.is_empty() || Instant::now() > deadline {
-                return Ok(left);
-            }
-            sleep(LOOK).await;
+            *left.lock().unwrap_or_else(PoisonError::into_inner) = gauges.join(", ");
+            gauges.is_empty()
+        });
+        if gone.await {
+            return None;
         }
+        let left = left.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Some(format!(
+            "all clients are gone for {} s, and the gateway still keeps: {left}",
+            LEFTOVER_LIMIT.as_secs()
+        ))
     }
 
     /// Ends everything. The gateway's log goes to `keep`.
@@ -317,5 +322,21 @@ impl Stand {
             panics: log.matches("panicked at").count(),
             memory_bytes: usage::between(usage, usage).map_or(0, |usage| usage.memory_bytes),
         })
+    }
+}
+
+async fn wait_for<F: Future<Output = bool>>(
+    limit: Duration,
+    mut condition: impl FnMut() -> F,
+) -> bool {
+    let deadline = Instant::now() + limit;
+    loop {
+        if condition().await {
+            return true;
+        }
+        if Instant::now() > deadline {
+            return false;
+        }
+        sleep(LOOK).await;
     }
 }

@@ -155,6 +155,11 @@ test('two bindings for the same changes are refused, also where the SDK drops th
   assert.throws(() => live.on(REMOVED, () => {}), /has a binding for these changes already/)
 })
 
+test('no more bindings than the server lets resume', () => {
+  const { live } = room({}, Array.from({ length: 32 }, (_, n) => ({ ...ADDED, table: `table_${n}` })))
+  assert.throws(() => live.on(REMOVED, () => {}), /at most 32 bindings/)
+})
+
 test('a binding that comes too late, and a second subscribe, are refused', () => {
   const { live } = room()
   live.subscribe()

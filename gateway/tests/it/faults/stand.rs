@@ -119,6 +119,12 @@ impl Stand {
 
     /// Commits a change in each session and waits until everybody has it. Returns how long that took.
     pub(super) async fn mark(&mut self) -> Duration {
+        let took = self.mark_unless_closed().await;
+        took.expect("nobody was told to come back")
+    }
+
+    /// None if somebody's socket was closed instead.
+    pub(super) async fn mark_unless_closed(&mut self) -> Option<Duration> {
         let url = self.database.borrow().clone();
         let client = wait_for("a session of the database", || async {
             tokio_postgres::connect(&url, tokio_postgres::NoTls).await
@@ -136,12 +142,12 @@ impl Stand {
         let since = Instant::now();
         for reader in &mut self.readers {
             for (mark, session) in [(a, A1), (b, B1)] {
-                if reader.sessions.contains(&session) {
-                    reader.wait_for((MARKER, mark)).await;
+                if reader.sessions.contains(&session) && !reader.gets((MARKER, mark)).await {
+                    return None;
                 }
             }
         }
-        since.elapsed()
+        Some(since.elapsed())
     }
 
     /// Commits so many changes in one statement.
@@ -200,6 +206,22 @@ impl Stand {
             (now >= wanted).then_some(()).ok_or(now)
         })
         .await;
+    }
+
+    /// Everybody was told to come back, and got until then what was committed, without a gap.
+    pub(super) async fn check_until_closed(mut self) {
+        self.rest().await;
+        let url = self.database.borrow().clone();
+        let truth = truth(&url).await;
+        for reader in &mut self.readers {
+            let closed = reader
+                .received
+                .wait_for(|received| received.closed.is_some());
+            let closed = timeout(PATIENCE, closed).await.expect("a close in time");
+            let code = closed.expect("a reader").closed;
+            assert_eq!(code, Some(Some(1012)), "{}", reader.name);
+            reader.check_part(&truth, self.seed);
+        }
     }
 
     /// Whether the gateway says of itself that it can serve.
@@ -406,7 +428,8 @@ impl Reader {
         }
     }
 
-    async fn wait_for(&mut self, wanted: Change) {
+    /// Waits for a change. False if the socket is closed first.
+    async fn gets(&mut self, wanted: Change) -> bool {
         let searched = &mut self.searched;
         let waiting = self.received.wait_for(|received| {
             let rest = received.changes[*searched..].iter();
@@ -415,13 +438,32 @@ impl Reader {
             found.is_some() || received.closed.is_some()
         });
         match timeout(PATIENCE, waiting).await {
-            Ok(Ok(received)) => assert_eq!(received.closed, None, "{} was closed", self.name),
+            Ok(Ok(received)) => received.changes.get(*searched) == Some(&wanted),
             Ok(Err(_)) => panic!("{} is gone", self.name),
             Err(_) => panic!("{} waits in vain for {wanted:?}", self.name),
         }
     }
 
+    /// All that was committed has come, and nothing else.
     fn check(&self, truth: &Truth, seed: u64) {
+        assert_eq!(
+            self.received.borrow().closed,
+            None,
+            "{} was closed",
+            self.name
+        );
+        self.check_with(truth, seed, |wanted, _| wanted);
+    }
+
+    /// The same, as far as it has come.
+    fn check_part(&self, truth: &Truth, seed: u64) {
+        self.check_with(truth, seed, |mut wanted, got| {
+            wanted.truncate(got);
+            wanted
+        });
+    }
+
+    fn check_with(&self, truth: &Truth, seed: u64, expected: impl Fn(Vec<i32>, usize) -> Vec<i32>) {
         let received = self.received.borrow();
         assert_eq!(received.other, Vec::<Value>::new(), "{}", self.name);
         for (writer, written) in truth {
@@ -436,12 +478,13 @@ impl Reader {
                 .filter(|(by, _)| by == writer)
                 .map(|(_, number)| *number)
                 .collect();
-            if let Some(difference) = difference(&wanted, &got) {
+            if let Some(difference) = difference(&expected(wanted, got.len()), &got) {
                 panic!("{}, writer {writer}, seed {seed}: {difference}", self.name);
             }
         }
         let known = |(writer, _): &&Change| truth.contains_key(writer);
-        assert_eq!(received.changes.iter().find(|change| !known(change)), None);
+        let unknown = received.changes.iter().find(|change| !known(change));
+        assert_eq!(unknown, None, "{}", self.name);
     }
 }
 

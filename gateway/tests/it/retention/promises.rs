@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::support::{
-    Client as Socket, TestGateway, binding,
+    Channel, Client as Socket, TestGateway, binding,
     chat::{A1, ADA, chat, say},
     token::authenticated,
 };
@@ -42,7 +42,14 @@ async fn a_change_that_was_held_back_is_kept_from_its_commit_on() {
         write_into(&database.client, 4).await;
         let writer = database.connect().await;
         writer.batch_execute("begin").await.expect("a transaction");
-        write_into(&writer, 5).await;
+        // As write_into does, which would lock every slot.
+        writer
+            .batch_execute(
+                "insert into tidings.changes (watch_id, slot, op, new_record)
+                 values (1, (tidings.slot_at(clock_timestamp()) + 5) % 10, 'I', '{\"body\": \"5\"}')",
+            )
+            .await
+            .expect("a change");
         pass(&database, "400 days").await;
         trim_beside(&database.client, 1).await;
         assert_eq!(kept(&database).await, "");
@@ -96,10 +103,12 @@ async fn a_cursor_from_before_has_expired_and_a_later_one_has_not() {
     let mut early = binding("*", "chat_messages", Some(&format!("session_id=eq.{A1}")));
     early["cursor"] = true.into();
     let mut socket = Socket::v2(&gateway, &authenticated(ADA)).await;
-    let first = cursor(&mut socket, json!([early])).await;
+    let (channel, first) = cursor(&mut socket, json!([early])).await;
     say(&database, A1, "old").await;
+    // It has been read when it arrives: the next cursor comes after it.
+    socket.change(&channel).await;
     let mut socket = Socket::v2(&gateway, &authenticated(ADA)).await;
-    let second = cursor(&mut socket, json!([early])).await;
+    let (_, second) = cursor(&mut socket, json!([early])).await;
     gateway.app.lifecycle.stop_now();
     database
         .execute("update tidings.changes set slot = (tidings.slot_at(clock_timestamp()) + 4) % 10")
@@ -122,12 +131,13 @@ async fn a_cursor_from_before_has_expired_and_a_later_one_has_not() {
     assert_eq!(change["record"]["content"], "new");
 }
 
-async fn cursor(socket: &mut Socket, bindings: serde_json::Value) -> String {
+async fn cursor(socket: &mut Socket, bindings: serde_json::Value) -> (Channel, String) {
     let config = json!({"postgres_changes": bindings, "presence": {"enabled": false}});
     let channel = socket.joined("a", config).await;
     let told = socket.event(&channel, "system").await;
     let cursor = told.payload["cursor"].as_str();
-    cursor.expect("a cursor").to_owned()
+    let cursor = cursor.expect("a cursor").to_owned();
+    (channel, cursor)
 }
 
 /// Such a publication forbids to update tables that have no key.

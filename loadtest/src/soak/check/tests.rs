@@ -1,3 +1,5 @@
+//! Each rule of the comparison, kept and broken.
+
 use uuid::Uuid;
 
 use super::*;

@@ -11,6 +11,35 @@ async fn next_number(server: &Server) -> u64 {
     number.parse().expect("a number")
 }
 
+/// A gateway whose own writing is over for now: it would take to the disk what was written before it.
+async fn settled(server: &Server) -> Scene {
+    let mut scene = Scene::on(server).await;
+    wait_for("the first mark of the retention", || async {
+        let marks = server
+            .text("(select count(*) from tidings.log_marks)")
+            .await;
+        (marks != "0").then_some(()).ok_or(marks)
+    })
+    .await;
+    say(server, "kept").await;
+    assert_eq!(scene.ada.next().await, "kept");
+    scene
+}
+
+/// Runs statements until there is one of which nothing is on the disk: whole pages are written early. Returns how many.
+async fn leave_behind(server: &Server, statement: impl Fn(usize) -> String) -> usize {
+    let mut number = 0;
+    loop {
+        number += 1;
+        let place = server.text("pg_current_wal_insert_lsn()").await;
+        server.run(&statement(number)).await;
+        let behind = format!("pg_current_wal_flush_lsn() <= '{place}'");
+        if server.text(&behind).await == "true" {
+            return number;
+        }
+    }
+}
+
 /// Crashes, and says some messages with the numbers of what is forgotten, and more. The gateway comes back after them.
 async fn crash(server: &Server, scene: &Scene) -> Vec<String> {
     let before = next_number(server).await;
@@ -18,7 +47,7 @@ async fn crash(server: &Server, scene: &Scene) -> Vec<String> {
     server.kill().await;
     server.start_again().await;
     assert!(next_number(server).await < before, "nothing was forgotten");
-    let messages: Vec<String> = (0..5).map(|number| format!("after {number}")).collect();
+    let messages: Vec<String> = (0..12).map(|number| format!("after {number}")).collect();
     for message in &messages {
         say(server, message).await;
     }
@@ -30,13 +59,11 @@ async fn crash(server: &Server, scene: &Scene) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn numbers_of_transactions_that_were_rolled_back_hide_nothing() {
     let server = Server::start_with(&FORGETFUL).await;
-    let mut scene = Scene::on(&server).await;
-    say(&server, "kept").await;
-    assert_eq!(scene.ada.next().await, "kept");
-    for _ in 0..3 {
-        let undone = format!("begin; {}; rollback", message("undone"));
-        server.run(&undone).await;
-    }
+    let mut scene = settled(&server).await;
+    leave_behind(&server, |_| {
+        format!("begin; {}; rollback", message("undone"))
+    })
+    .await;
     scene.has_read(&server).await;
     let after = crash(&server, &scene).await;
     say(&server, "last").await;
@@ -49,12 +76,15 @@ async fn numbers_of_transactions_that_were_rolled_back_hide_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crash_that_loses_what_was_delivered_is_a_loss() {
     let server = Server::start_with(&FORGETFUL).await;
-    let mut scene = Scene::on(&server).await;
-    say(&server, "kept").await;
-    assert_eq!(scene.ada.next().await, "kept");
-    let hasty = format!("set synchronous_commit = off; {}", message("lost"));
-    server.run(&hasty).await;
-    assert_eq!(scene.ada.next().await, "lost");
+    let mut scene = settled(&server).await;
+    let said = leave_behind(&server, |number| {
+        let message = message(&format!("lost {number}"));
+        format!("set synchronous_commit = off; {message}")
+    })
+    .await;
+    for number in 1..=said {
+        assert_eq!(scene.ada.next().await, format!("lost {number}"));
+    }
     let newest = scene.ada.cursor.clone();
     crash(&server, &scene).await;
     scene.is_loud("rewound").await;
