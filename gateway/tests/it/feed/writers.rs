@@ -26,7 +26,7 @@ const ODD_SETTINGS: [&str; 6] = [
     "set intervalstyle = 'sql_standard'; set bytea_output = 'escape'",
     "set extra_float_digits = -3; set lc_monetary = 'C.utf8'; set lc_time = 'POSIX'",
     "set search_path = evil, pg_catalog, public",
-    "set default_transaction_isolation = 'serializable'",
+    "set default_transaction_isolation = 'repeatable read'",
     "set synchronous_commit = off; set standard_conforming_strings = off",
 ];
 
