@@ -27,7 +27,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a connection of a pool may take to show that it is still there.
-const ALIVE: Duration = Duration::from_secs(1);
+const ALIVE: Duration = Duration::from_secs(2);
 
 const CATALOG_CONNECTIONS: u32 = 4;
 const CATALOG_TIMEOUT: &str = "30s";

@@ -95,7 +95,7 @@ async fn nothing_follows_a_loss_on_the_same_socket() {
     database
         .execute(
             "update tidings.installation set id = gen_random_uuid(), stamp = pg_current_xact_id();
-             select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and query like '%tidings.read%' and pid <> pg_backend_pid()",
+             select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name = 'tidings'",
         )
         .await;
     for _ in 0..20 {

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::support::wait::wait_for;
 use crate::support::{
     Channel, Client as Socket, TestGateway, binding,
     chat::{A1, ADA, chat, say},
@@ -105,8 +106,15 @@ async fn a_cursor_from_before_has_expired_and_a_later_one_has_not() {
     let mut socket = Socket::v2(&gateway, &authenticated(ADA)).await;
     let (channel, first) = cursor(&mut socket, json!([early])).await;
     say(&database, A1, "old").await;
-    // It has been read when it arrives: the next cursor comes after it.
+    // The next cursor comes after it, and after the read that brought it: one from the middle of a read expires with what
+    // was before that.
     socket.change(&channel).await;
+    wait_for("the end of the read", || async {
+        let place = gateway.app.hub.place().ok_or("no place")?;
+        let whole = place.mark().parts().len() == 1;
+        whole.then_some(()).ok_or("in the middle")
+    })
+    .await;
     let mut socket = Socket::v2(&gateway, &authenticated(ADA)).await;
     let (_, second) = cursor(&mut socket, json!([early])).await;
     gateway.app.lifecycle.stop_now();
