@@ -106,12 +106,19 @@ async fn a_cursor_from_before_has_expired_and_a_later_one_has_not() {
     let mut socket = Socket::v2(&gateway, &authenticated(ADA)).await;
     let (channel, first) = cursor(&mut socket, json!([early])).await;
     say(&database, A1, "old").await;
-    // The next cursor comes after it, and after the read that brought it: one from the middle of a read expires with what
-    // was before that.
+    // The next cursor comes after it, and after the read that brought it (one from the middle of a read expires with what
+    // was before that): the change is delivered before the place moves on.
     socket.change(&channel).await;
+    let written = "select xmin::text::int8 from chat_messages where content = 'old'";
+    let written = database
+        .client
+        .query_one(written, &[])
+        .await
+        .expect("the message");
+    let xid = u64::try_from(written.get::<_, i64>(0)).expect("a transaction's number");
     wait_for("the end of the read", || async {
-        let place = gateway.app.hub.place().ok_or("no place")?;
-        let whole = place.mark().parts().len() == 1;
+        let mark = gateway.app.hub.place().ok_or("no place")?.mark();
+        let whole = mark.parts().len() == 1 && mark.covers(xid, i64::MAX);
         whole.then_some(()).ok_or("in the middle")
     })
     .await;
