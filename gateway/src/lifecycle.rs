@@ -64,6 +64,8 @@ struct Inner {
     drain: Drain,
     /// Sockets that were told to reconnect.
     told: AtomicUsize,
+    /// Sockets that were open when it became hard.
+    cut: AtomicUsize,
     failed: Mutex<Option<&'static str>>,
 }
 
@@ -88,6 +90,7 @@ impl Lifecycle {
                 background: TaskTracker::new(),
                 drain,
                 told: AtomicUsize::new(0),
+                cut: AtomicUsize::new(0),
                 failed: Mutex::new(None),
             }),
         }
@@ -120,6 +123,9 @@ impl Lifecycle {
 
     /// Stops at once.
     pub fn stop_now(&self) {
+        // Counted before they hear of it; whoever comes second counts what the first one has left.
+        let open = self.inner.sockets.len();
+        self.inner.cut.fetch_max(open, Ordering::Relaxed);
         for step in [
             &self.inner.announced,
             &self.inner.soft,
@@ -247,7 +253,6 @@ impl Lifecycle {
                 );
             }
         }
-        let cut = inner.sockets.len();
         self.stop_now();
         let all = async {
             inner.sockets.wait().await;
@@ -257,7 +262,7 @@ impl Lifecycle {
         let unfinished = tokio::time::timeout(AFTER_HARD_STOP, all).await.is_err();
         tracing::info!(
             told = inner.told.load(Ordering::Relaxed),
-            cut,
+            cut = inner.cut.load(Ordering::Relaxed),
             took = ?begun.elapsed(),
             "stopped"
         );
