@@ -2,19 +2,22 @@
 //!
 //! A join is admitted here, and so is every subscription again whose rights may have changed.
 
-use std::{collections::BTreeMap, sync::Arc};
+mod complaint;
+mod filters;
 
-use protocol::{
-    BindingRefusal, Condition, EventKind, Operator, Target, describe_params, resume::ResumeError,
-};
-use sqlx::{PgPool, Row};
-use tokio::sync::Semaphore;
+use std::sync::Arc;
+
+use protocol::{BindingRefusal, EventKind, Target, describe_params, resume::ResumeError};
+use sqlx::PgPool;
+
+pub use self::filters::Checks;
+pub(crate) use self::filters::as_json;
 
 use crate::{
     auth::Principal,
     authorizer::{Access, Authorizer, Denial, Error},
     catalog::{Catalog, Table},
-    hub::{BoundBinding, Events, Moment, columns::ColumnSet, filter::Filter},
+    hub::{BoundBinding, Events, Moment, columns::ColumnSet},
 };
 
 /// What a channel asks for: its bindings, each with the id by which the client knows it.
@@ -39,12 +42,8 @@ pub struct Admission {
     pub catalog: Arc<Catalog>,
     pub authorizer: Arc<Authorizer>,
     pub pool: PgPool,
-    /// For filters that PostgreSQL has to check: they are clients' texts, and must leave connections of the pool to the catalog.
-    pub checks: Semaphore,
+    pub checks: Checks,
 }
-
-/// How many filters are checked at once.
-pub const CHECKS: usize = 2;
 
 impl Admission {
     /// Checks and authorizes all bindings of one channel, at a moment that has been noted before. If one is wrong or denied, none is live.
@@ -150,12 +149,17 @@ async fn bind(
                 error,
             }));
         }
-        if access.columns.is_empty() {
+        let readable = readable(&access);
+        if readable.is_empty() {
             denied = true;
             if named { break } else { continue }
         }
-        let columns = select(&access, target)?;
-        let (filter, fixed) = filter(admission, &access, target).await?;
+        let columns = select(&table, readable, target)?;
+        let filter = filters::resolve(admission, &access, target).await?;
+        let fixed = filter
+            .fixed()
+            .map(|(column, value)| (column.clone(), value.clone()))
+            .collect();
         match admission
             .authorizer
             .admit(&access, principal, &fixed, moment.tick())
@@ -181,17 +185,22 @@ async fn bind(
     }
 }
 
-/// The columns that the subscriber gets: those that its role may SELECT, and of these what it asked for and the primary key.
-fn select(access: &Access, target: &Target) -> Result<Vec<usize>, Stop> {
+/// Columns of which the subscriber may hear: those that its role may SELECT, and that the publication sends.
+fn readable(access: &Access) -> Vec<usize> {
+    let sent = |place: &usize| access.table.columns[*place].sent;
+    access.columns.iter().copied().filter(sent).collect()
+}
+
+/// The columns that the subscriber gets: of those of which it may hear what it asked for, and the primary key.
+fn select(table: &Table, mut readable: Vec<usize>, target: &Target) -> Result<Vec<usize>, Stop> {
     let Some(wanted) = &target.select else {
-        return Ok(access.columns.clone());
+        return Ok(readable);
     };
     for name in wanted {
-        let known = access
-            .table
+        if !table
             .column(name)
-            .is_some_and(|place| access.columns.contains(&place));
-        if !known {
+            .is_some_and(|place| readable.contains(&place))
+        {
             let error = format!("ERROR P0001 (raise_exception) invalid column for select {name}");
             return Err(Stop::Wrong(BindingRefusal::Exception {
                 params: params(target),
@@ -199,139 +208,11 @@ fn select(access: &Access, target: &Target) -> Result<Vec<usize>, Stop> {
             }));
         }
     }
-    Ok(access
-        .columns
-        .iter()
-        .copied()
-        .filter(|place| {
-            let column = &access.table.columns[*place];
-            column.key || wanted.iter().any(|name| *name == *column.name)
-        })
-        .collect())
-}
-
-type Fixed = BTreeMap<Box<str>, Box<str>>;
-
-/// The filter as the hub evaluates it, and the values that it fixes.
-async fn filter(
-    admission: &Admission,
-    access: &Access,
-    target: &Target,
-) -> Result<(Arc<Filter>, Fixed), Stop> {
-    if target.filters.is_empty() {
-        return Ok((Arc::default(), Fixed::new()));
-    }
-    let table = &access.table;
-    let looked_up = |column: &str| {
-        table
-            .column(column)
-            .is_some_and(|place| table.columns[place].equal_as_text())
-    };
-    let plain = target.filters.iter().all(|condition| {
-        condition.operator == Operator::Eq && !condition.negate && looked_up(&condition.column)
+    readable.retain(|place| {
+        let column = &table.columns[*place];
+        column.key || wanted.iter().any(|name| *name == *column.name)
     });
-
-    // Most filters are `session_id=eq.<uuid>`: a value that is written as PostgreSQL writes it needs no question.
-    let known: Option<Vec<(Box<str>, Box<str>)>> = plain
-        .then(|| {
-            target
-                .filters
-                .iter()
-                .map(|condition| {
-                    let place = table.column(&condition.column)?;
-                    let value = canonical(&table.columns[place].base, &condition.value)?;
-                    access
-                        .columns
-                        .contains(&place)
-                        .then(|| (condition.column.as_str().into(), value))
-                })
-                .collect()
-        })
-        .flatten();
-    if let Some(equals) = known {
-        return Ok(keyed(equals, None));
-    }
-
-    let conditions: Vec<_> = target.filters.iter().map(as_json).collect();
-    // The semaphore is never closed.
-    let _turn = admission.checks.acquire().await;
-    let checked = sqlx::query("select statement, equals from tidings.check_filter($1::oid::regclass, $2, $3::jsonb::json)")
-        .bind(sqlx::postgres::types::Oid(table.oid))
-        .bind(&*access.role)
-        .bind(sqlx::types::Json(conditions))
-        .fetch_one(&admission.pool)
-        .await;
-    let row = match checked {
-        Ok(row) => row,
-        Err(error) => {
-            return Err(match describe(&error) {
-                Some(error) => Stop::Wrong(BindingRefusal::Exception {
-                    params: params(target),
-                    error,
-                }),
-                None => error.into(),
-            });
-        }
-    };
-    #[derive(serde::Deserialize)]
-    struct Equal {
-        column: Box<str>,
-        value: Box<serde_json::value::RawValue>,
-    }
-    let equals: Option<sqlx::types::Json<Vec<Equal>>> = row.try_get("equals")?;
-    let equals: Vec<(Box<str>, Box<str>)> = equals
-        .map(|equals| equals.0)
-        .unwrap_or_default()
-        .into_iter()
-        .filter(|equal| looked_up(&equal.column))
-        .map(|equal| (equal.column, equal.value.get().into()))
-        .collect();
-    let statement: String = row.try_get("statement")?;
-    Ok(keyed(equals, (!plain).then(|| statement.into())))
-}
-
-/// As the functions of the database take a condition.
-pub(crate) fn as_json(condition: &Condition) -> serde_json::Value {
-    serde_json::json!({
-        "column": condition.column,
-        "operator": condition.operator.name(),
-        "value": condition.value,
-        "negate": condition.negate,
-    })
-}
-
-fn keyed(equals: Vec<(Box<str>, Box<str>)>, rest: Option<Arc<str>>) -> (Arc<Filter>, Fixed) {
-    let fixed = equals.iter().cloned().collect();
-    (Arc::new(Filter { equals, rest }), fixed)
-}
-
-/// The JSON that the log holds for a value, where that can be told without asking PostgreSQL.
-fn canonical(base: &str, value: &str) -> Option<Box<str>> {
-    match base {
-        "uuid" => {
-            let uuid = uuid::Uuid::try_parse(value).ok()?;
-            let text = uuid.as_hyphenated().to_string();
-            (value.eq_ignore_ascii_case(&text)).then(|| format!("\"{text}\"").into())
-        }
-        "int2" | "int4" | "int8" => {
-            let number: i64 = value.parse().ok()?;
-            let fits = match base {
-                "int2" => i16::try_from(number).is_ok(),
-                "int4" => i32::try_from(number).is_ok(),
-                _ => true,
-            };
-            (fits && number.to_string() == value).then(|| value.into())
-        }
-        "text"
-            if value.is_ascii()
-                && !value
-                    .bytes()
-                    .any(|byte| byte < 0x20 || matches!(byte, b'"' | b'\\' | 0x7f)) =>
-        {
-            Some(format!("\"{value}\"").into())
-        }
-        _ => None,
-    }
+    Ok(readable)
 }
 
 fn params(target: &Target) -> String {
@@ -342,30 +223,4 @@ fn params(target: &Target) -> String {
         &target.filters,
         target.select.as_deref(),
     )
-}
-
-/// PostgreSQL's complaint about a binding, as the protocol writes it; None if it is not about the binding.
-fn describe(error: &sqlx::Error) -> Option<String> {
-    let error = error.as_database_error()?;
-    let code = error.code()?;
-    let name = match &*code {
-        "P0001" => "raise_exception",
-        "22P02" => "invalid_text_representation",
-        "22003" => "numeric_value_out_of_range",
-        "22007" => "invalid_datetime_format",
-        "22008" => "datetime_field_overflow",
-        "22021" => "character_not_in_repertoire",
-        "2201B" => "invalid_regular_expression",
-        "22P03" => "invalid_binary_representation",
-        "42704" => "undefined_object",
-        "42883" => "undefined_function",
-        "42804" => "datatype_mismatch",
-        "42809" => "wrong_object_type",
-        other if other.starts_with("22") => "data_exception",
-        other if other.starts_with("23") => "integrity_constraint_violation",
-        // These say more of the server's state than of the binding.
-        other if ["08", "40", "53", "55", "57"].contains(&&other[..2]) => return None,
-        _ => "error",
-    };
-    Some(format!("ERROR {code} ({name}) {}", error.message()))
 }

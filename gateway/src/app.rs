@@ -6,10 +6,10 @@ use std::{
 };
 
 use sqlx::{PgPool, Row};
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::{
-    admission::{Admission, CHECKS},
+    admission::{Admission, Checks},
     auth::Verifier,
     authorizer::Authorizer,
     catalog::{self, Catalog},
@@ -20,7 +20,9 @@ use crate::{
     feed::{Feed, Health},
     hub::{Before, Hub},
     lifecycle::{Drain, Lifecycle},
+    limits::Limits,
     metrics::names,
+    private::Private,
     resume::Resume,
     revocation::Revocation,
     topics::Topics,
@@ -63,12 +65,14 @@ pub struct App {
     pub admission: Arc<Admission>,
     pub hub: Arc<Hub>,
     pub resume: Arc<Resume>,
+    pub(crate) private: Arc<Private>,
     pub topics: Arc<Topics>,
     pub lifecycle: Lifecycle,
     pub feed: Health,
     /// Sockets that are open now.
     pub connections: AtomicUsize,
     pub sockets: Sockets,
+    pub limits: Arc<Limits>,
 }
 
 /// Batches that may wait between the feed and the hub. What does not fit stays in the log.
@@ -79,6 +83,8 @@ const SYNC_INTERVAL: Duration = Duration::from_secs(2);
 const CURSOR_INTERVAL: Duration = Duration::from_secs(600);
 const TELL_INTERVAL: Duration = Duration::from_secs(10);
 const TRIM_INTERVAL: Duration = Duration::from_secs(5);
+/// How often the partitions of `realtime.messages` are looked after. They are made days ahead.
+const KEEP_INTERVAL: Duration = Duration::from_secs(600);
 const FIRST_READ: Duration = Duration::from_secs(30);
 /// A change that is larger is sent without its long values.
 const MAX_CHANGE_BYTES: usize = 16 << 20;
@@ -137,7 +143,7 @@ impl App {
             catalog: catalog.clone(),
             authorizer: authorizer.clone(),
             pool: catalog_pool.clone(),
-            checks: Semaphore::new(CHECKS),
+            checks: Checks::new(),
         });
         let doubts = Arc::new(Notify::new());
         let replan = Arc::new(Notify::new());
@@ -155,7 +161,20 @@ impl App {
                 () = no_more.cancelled() => {}
             }
         });
+        let private = Arc::new(Private::new(
+            authorizer.clone(),
+            hub.clone(),
+            pool.clone(),
+            settings.statement_timeout,
+        ));
+        let limits = Limits::new(&settings, tokio::time::Instant::now());
+        let topics = Arc::new(Topics::new(limits.clone()));
+        let telling = topics.clone();
+        lifecycle.spawn_critical("presence", async move { telling.run().await });
         let dispatch = Dispatch {
+            private: private.clone(),
+            topics: topics.clone(),
+            limits: limits.clone(),
             catalog: catalog.clone(),
             authorizer: authorizer.clone(),
             hub: hub.clone(),
@@ -211,11 +230,13 @@ impl App {
             admission,
             hub,
             resume,
-            topics: Arc::new(Topics::new()),
+            private,
+            topics,
             lifecycle,
             feed: health,
             connections: AtomicUsize::new(0),
             sockets: Sockets::default(),
+            limits,
         }))
     }
 }
@@ -247,6 +268,7 @@ async fn maintain(
 ) {
     let mut sync = tokio::time::interval(SYNC_INTERVAL);
     let mut trim = tokio::time::interval(TRIM_INTERVAL);
+    let mut keep = tokio::time::interval(KEEP_INTERVAL);
     let mut tell = tokio::time::interval(TELL_INTERVAL);
     let mut told = Instant::now();
     let mut changes = catalog.changes();
@@ -267,6 +289,15 @@ async fn maintain(
                 if told.elapsed() >= interval {
                     hub.tell_cursors();
                     told = Instant::now();
+                }
+            }
+            _ = keep.tick() => {
+                let keep = sqlx::query("select tidings.keep_messages()");
+                if let Err(error) = keep.execute(&pool).await {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "PartitionCreationFailed: partitions of realtime.messages cannot be made or dropped now"
+                    );
                 }
             }
             _ = trim.tick() => if let Err(error) = keep_short(&pool).await {

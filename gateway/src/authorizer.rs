@@ -5,7 +5,9 @@
 //! together. Either way the policies themselves are evaluated, as the principal ([`lane`]).
 
 pub mod access;
+mod channel;
 mod lane;
+mod rows;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -20,8 +22,11 @@ use futures::{
 use sqlx::PgPool;
 use tokio::sync::oneshot;
 
-pub use self::access::{Access, Reads};
 use self::lane::{ANSWER_TIMEOUT, Asking, BATCH_TIMEOUT, Lanes};
+pub use self::{
+    access::{Access, Reads},
+    channel::{Asker, ChannelError, Grant, Right},
+};
 use crate::{
     auth::Principal,
     catalog::{Table, TableId, Tables},
@@ -75,6 +80,7 @@ pub struct Authorizer {
     loading: tokio::sync::Mutex<()>,
     /// Questions under way, for those who ask the same.
     asked: Mutex<HashMap<Question, Shared<oneshot::Receiver<Vec<bool>>>>>,
+    channels: channel::Channels,
 }
 
 /// Tick, how it is asked, principal, row. All of how it is asked: the text of a statement alone may mean another table.
@@ -128,6 +134,7 @@ impl Authorizer {
             known: Mutex::default(),
             loading: tokio::sync::Mutex::default(),
             asked: Mutex::default(),
+            channels: channel::Channels::default(),
         }
     }
 
@@ -181,6 +188,8 @@ impl Authorizer {
         let mut known = self.known();
         known.generation += 1;
         known.entries.clear();
+        drop(known);
+        self.channels.forget();
     }
 
     /// Asks the catalog again about every role and table in use. Returns whether any answer differs from the one before.
@@ -265,6 +274,7 @@ impl Authorizer {
                     let asking = Asking {
                         statement: statement.clone(),
                         definition: None,
+                        scene: None,
                     };
                     if is_fixed(column) {
                         let seen = self

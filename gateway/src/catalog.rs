@@ -32,6 +32,8 @@ pub struct Table {
     pub full_identity: bool,
     /// The transaction since which it is watched.
     pub attached: u64,
+    /// The publication sends only some of its rows.
+    pub filtered: Option<Box<str>>,
     pub columns: Vec<Column>,
 }
 
@@ -41,29 +43,44 @@ pub struct Column {
     /// `pg_type.typname`, as clients get it.
     #[serde(rename = "type")]
     pub type_name: Box<str>,
-    /// The type's base, for a domain; otherwise the same.
+    /// The type's base, for a domain; otherwise the same. With its schema if it is not one of PostgreSQL's own.
     pub base: Box<str>,
+    /// Of the base.
     kind: String,
     category: String,
+    domain: bool,
     /// Part of the primary key.
     pub key: bool,
+    /// The publication sends it.
+    pub sent: bool,
     deterministic: bool,
 }
 
 /// What becomes of a value on its way from the log to the wire (protocol §5.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Rendering {
     AsIs,
     /// NaN and the infinities have no JSON number: they become null.
     Float,
+    /// The same in a list.
+    Floats,
     /// Hex without the leading `\x`.
     Bytea,
+}
+
+/// How many values a column may have, the most first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Spread {
+    Wide,
+    Usual,
+    Small,
 }
 
 impl Column {
     pub fn rendering(&self) -> Rendering {
         match &*self.base {
             "float4" | "float8" | "numeric" => Rendering::Float,
+            "_float4" | "_float8" | "_numeric" => Rendering::Floats,
             "bytea" => Rendering::Bytea,
             _ => Rendering::AsIs,
         }
@@ -86,8 +103,44 @@ impl Column {
                 | "date"
                 | "timestamp"
                 | "timestamptz"
+                | "time"
+                | "bytea"
+                | "bit"
+                | "varbit"
+                | "inet"
+                | "cidr"
+                | "macaddr"
+                | "macaddr8"
+                | "pg_lsn"
         );
         self.kind == "e" || (exact && (self.category != "S" || self.deterministic))
+    }
+
+    pub fn is_integer(&self) -> bool {
+        matches!(&*self.base, "int2" | "int4" | "int8")
+    }
+
+    pub fn is_boolean(&self) -> bool {
+        &*self.base == "bool"
+    }
+
+    pub fn is_domain(&self) -> bool {
+        self.domain
+    }
+
+    /// Whose NULL is told from nulls within it.
+    pub fn is_composite(&self) -> bool {
+        self.kind == "c"
+    }
+
+    /// What the type says of how many rows have the same value.
+    pub fn spread(&self) -> Spread {
+        match &*self.base {
+            "uuid" => Spread::Wide,
+            "bool" => Spread::Small,
+            _ if self.kind == "e" => Spread::Small,
+            _ => Spread::Usual,
+        }
     }
 }
 
@@ -111,6 +164,8 @@ pub struct Tables {
     by_id: HashMap<TableId, Arc<Table>>,
     /// For each table with a dependency trigger (`tidings.depended`) the watched tables whose verdicts rest on it.
     depending: HashMap<TableId, Vec<TableId>>,
+    /// `realtime.messages`: its rows are broadcasts, and not changes that can be subscribed to.
+    messages: Option<TableId>,
 }
 
 impl Tables {
@@ -128,9 +183,13 @@ impl Tables {
 
     pub fn named(&self, schema: &str, name: &str) -> Option<&Arc<Table>> {
         // A few tables: a scan is cheaper than two allocations for the key.
-        self.by_id
-            .values()
-            .find(|table| &*table.schema == schema && &*table.name == name)
+        self.by_id.values().find(|table| {
+            &*table.schema == schema && &*table.name == name && Some(table.id) != self.messages
+        })
+    }
+
+    pub fn messages(&self) -> Option<TableId> {
+        self.messages
     }
 
     /// The watched tables whose verdicts rest on a table that has a dependency trigger. None if it is not known.
@@ -148,7 +207,9 @@ impl Tables {
             .by_id
             .values()
             .filter(|table| {
-                (schema == "*" || &*table.schema == schema) && (name == "*" || &*table.name == name)
+                (schema == "*" || &*table.schema == schema)
+                    && (name == "*" || &*table.name == name)
+                    && Some(table.id) != self.messages
             })
             .cloned()
             .collect();
@@ -258,8 +319,12 @@ impl Catalog {
                 full_identity: row.get("full_identity"),
                 // Written by the database itself.
                 attached: row.get::<String, _>("attached").parse().unwrap_or(u64::MAX),
+                filtered: row.get::<Option<String>, _>("row_filter").map(Into::into),
                 columns: row.get::<Json<Vec<Column>>, _>("columns").0,
             };
+            if (&*table.schema, &*table.name) == ("realtime", "messages") {
+                tables.messages = Some(table.id);
+            }
             tables.by_id.insert(table.id, Arc::new(table));
         }
 

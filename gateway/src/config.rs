@@ -5,6 +5,8 @@
 //! else of the program starts. Nothing but this module reads the environment.
 
 mod issuers;
+mod limits;
+mod origins;
 mod parse;
 mod sources;
 pub mod table;
@@ -16,6 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use issuers::Issuer;
+pub use limits::LimitSettings;
+pub use origins::Origins;
 pub use parse::duration as parse_duration;
 pub use sources::{Flags, Sources};
 
@@ -38,6 +42,8 @@ pub struct Settings {
     pub recent_bytes: usize,
     pub outbox_frames: usize,
     pub idle_timeout: Duration,
+    pub limits: LimitSettings,
+    pub allowed_origins: Origins,
     pub drain_delay: Duration,
     pub drain_spread: Duration,
     pub drain: Duration,
@@ -59,6 +65,8 @@ pub struct Settings {
     pub old_record: OldRecord,
     pub unauthorized_join: UnauthorizedJoin,
     pub presence_default: bool,
+    /// Public channels are refused.
+    pub private_only: bool,
 
     pub log: String,
     pub log_format: LogFormat,
@@ -172,6 +180,8 @@ mod tests {
             ("old_record", "half"),
             ("databse_url", "x"),
             ("max_channels", "0"),
+            ("max_events_per_second", "-1"),
+            ("allowed_origins", "example.org"),
             ("watch", "a.b.c.d"),
             ("log", "info,[["),
         ])
@@ -186,6 +196,8 @@ mod tests {
             "databse_url",
             "did you mean `database_url`",
             "max_channels",
+            "max_events_per_second",
+            "allowed_origins",
             "watch",
             "DATABASE_URL",
             "TIDINGS_JWT_SECRET",

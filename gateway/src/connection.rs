@@ -2,6 +2,7 @@
 
 mod asking;
 mod channel;
+mod effects;
 mod end;
 mod machine;
 mod sockets;

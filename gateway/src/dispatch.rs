@@ -18,8 +18,11 @@ use crate::{
         change::{CATALOG, Change, Operation},
     },
     hub::{Before, Hub, Survey, Verdicts, outbox::Outbox},
+    limits::Limits,
     metrics::names,
+    private::{self, Doubt, Private},
     revocation::Revocation,
+    topics::Topics,
 };
 
 /// How often a crowded outbox is looked at.
@@ -39,6 +42,9 @@ pub struct Dispatch {
     pub replan: Arc<Notify>,
     /// For transactions of the present read that took rights away.
     pub before: Before,
+    pub private: Arc<Private>,
+    pub topics: Arc<Topics>,
+    pub limits: Arc<Limits>,
 }
 
 impl Dispatch {
@@ -105,6 +111,16 @@ impl Dispatch {
                 known.entry(table).or_insert(since);
             }
         }
+        // After the clock of rights has ticked: an answer from before is not shared with those who ask now.
+        let concerns_channels = |change: &&Arc<Change>| {
+            let depending = tables.depending_on(change.table);
+            depending.is_none_or(|tables_| tables_.iter().any(|id| Some(*id) == tables.messages()))
+        };
+        let mut of_channels = changes.iter().filter(concerns_channels).peekable();
+        if of_channels.peek().is_some() {
+            let doubt = Doubt::about(of_channels.map(|change| &**change));
+            self.private.doubt(doubt);
+        }
     }
 
     /// The catalog has changed: nothing is delivered until every subscription has been admitted under what it says now.
@@ -120,6 +136,7 @@ impl Dispatch {
         self.authorizer.forget();
         let tables = self.catalog.tables();
         self.hub.replan(tables.ids());
+        self.private.doubt(Doubt::Everybody);
         self.revocation.settle_stale().await;
     }
 
@@ -133,6 +150,10 @@ impl Dispatch {
         let tables = self.catalog.tables();
         let mut patient = true;
         for (place, change) in batch.iter().enumerate() {
+            if Some(change.table) == tables.messages() {
+                self.publish(change);
+                continue;
+            }
             let crowded = self
                 .hub
                 .deliver(&tables, read, change, place, &verdicts, &self.before);
@@ -143,6 +164,28 @@ impl Dispatch {
             }
         }
         self.hub.delivered();
+    }
+
+    /// Broadcasts a row of `realtime.messages`.
+    fn publish(&self, change: &Change) {
+        match private::stored(change) {
+            Some(_) if self.limits.event(Instant::now()).is_err() => tracing::debug!(
+                "MessagePerSecondRateLimitReached: a message from the database is dropped"
+            ),
+            Some((_, message)) if self.limits.payload(message.payload.len()).is_err() => {
+                tracing::warn!(
+                    id = &*message.id,
+                    "UnableToBroadcastChanges: the payload is larger than max_payload_bytes"
+                );
+            }
+            Some((key, message)) => {
+                metrics::counter!(names::BROADCASTS, "source" => "database").increment(1);
+                self.topics.publish(&key, &Arc::new(message));
+            }
+            None => tracing::debug!(
+                "UnableToBroadcastChanges: a row of realtime.messages lacks what is sent"
+            ),
+        }
     }
 }
 

@@ -4,7 +4,10 @@
 //! twice where clients know them twice: as a Supabase API gateway shows them, and as the server behind it does.
 
 mod admin;
+mod broadcast;
+mod browsers;
 mod credentials;
+mod headers;
 mod health;
 mod presence;
 mod refusal;
@@ -14,15 +17,13 @@ mod upgrade;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request};
-use axum::http::{HeaderName, Method, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 
 use crate::app::App;
 use crate::metrics::names;
@@ -36,7 +37,7 @@ pub(crate) struct Remote(pub(crate) SocketAddr);
 
 /// All routes of the gateway, complete but for the demo's.
 pub fn router(app: Arc<App>) -> Router {
-    finish(routes(app))
+    finish(routes(app.clone()), &app)
 }
 
 /// The routes alone, for a router that has more of them; [`finish`] makes it complete.
@@ -48,6 +49,7 @@ pub(crate) fn routes(app: Arc<App>) -> Router {
         .route("/api/ping", get(health::ping))
         .route("/realtime/v1/api/presence/{topic}", get(presence::handle))
         .route("/api/presence/{topic}", get(presence::handle))
+        .merge(broadcast::routes(&app))
         .merge(rest::routes())
         .route("/admin/v1/disconnect", post(admin::disconnect))
         .route("/livez", get(health::live))
@@ -57,29 +59,12 @@ pub(crate) fn routes(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-/// What is the same for every route: CORS, counting, and an answer for what is not there.
-pub(crate) fn finish(routes: Router) -> Router {
-    let cors = CorsLayer::new()
-        .allow_origin(Any)
-        // Also those that nothing here takes: a browser then shows the answer that says so.
-        .allow_methods([
-            Method::GET,
-            Method::POST,
-            Method::PATCH,
-            Method::PUT,
-            Method::DELETE,
-            Method::OPTIONS,
-        ])
-        // `*` would leave out `authorization`; no cookie is ever looked at, so any header may come.
-        .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers([
-            HeaderName::from_static("preference-applied"),
-            header::RETRY_AFTER,
-        ])
-        .max_age(Duration::from_secs(3600));
+/// What is the same for every route: CORS, counting, headers that are too long, and an answer for what is not there.
+pub(crate) fn finish(routes: Router, app: &App) -> Router {
     routes
         .fallback(|| async { (StatusCode::NOT_FOUND, "there is nothing here\n") })
-        .layer(cors)
+        .layer(middleware::from_fn(headers::refuse_long))
+        .layer(browsers::cors(&app.settings.allowed_origins))
         // Outermost, so that preflights are counted, too.
         .layer(middleware::from_fn(count))
 }

@@ -292,6 +292,7 @@ impl Hub {
                 topic,
                 version,
                 bindings,
+                bare: wanted.config.bare,
             },
             Member {
                 id,
@@ -327,8 +328,7 @@ impl Hub {
                     continue;
                 };
                 let binding = &group.key.bindings[binding];
-                if !binding.events.include(change.operation) || !binding.filter.equals_match(image)
-                {
+                if !binding.events.include(change.operation) || !binding.filter.holds(image) {
                     continue;
                 }
                 if let Some(rest) = &binding.filter.rest {
@@ -392,7 +392,7 @@ impl Hub {
             .filter(|(group, binding)| {
                 state.groups.get(group).is_some_and(|group| {
                     let binding = &group.key.bindings[*binding];
-                    binding.events.include(change.operation) && binding.filter.equals_match(image)
+                    binding.events.include(change.operation) && binding.filter.holds(image)
                 })
             })
             .collect();

@@ -50,6 +50,8 @@ metrics! {
         "Sockets that ended, by who or what ended them.";
     Counter JOINS = "tidings_joins_total" ["result"]
         "Answers to phx_join, by result.";
+    Counter LIMITS_HIT = "tidings_limits_hit_total" ["limit"]
+        "Joins, messages, requests and sockets refused because a limit was hit, by the setting that has it.";
     Counter FRAMES_OUT = "tidings_frames_out_total" [""]
         "Frames written to sockets.";
     Counter BYTES_OUT = "tidings_bytes_out_total" [""]
@@ -110,6 +112,8 @@ metrics! {
         "Broadcasts accepted, by where they came from.";
     Counter BROADCASTS_OUT = "tidings_broadcasts_out_total" [""]
         "Broadcasts handed to channels: one broadcast to a hundred channels counts a hundred.";
+    Counter PRESENCE_OUT = "tidings_presence_out_total" [""]
+        "Presence states and diffs handed to channels. Many changes in a short time come in one diff.";
     Counter REVOCATIONS = "tidings_revocations_total" [""]
         "Subscriptions ended because access was taken away; equal ones of one principal count once.";
     Counter REPLANS = "tidings_replans_total" [""]

@@ -183,7 +183,7 @@ pub(crate) async fn begin_as(
     Ok(transaction)
 }
 
-async fn become_principal(
+pub(crate) async fn become_principal(
     transaction: &mut Transaction<'static, Postgres>,
     principal: &Principal,
 ) -> Result<(), Error> {

@@ -1,22 +1,30 @@
-//! Broadcast between clients, and who is online: what happens on a topic without the database.
+//! Broadcast, and who is online: what happens on a topic.
 //!
-//! A topic is a map of members behind synchronous methods. Frames are encoded once for each serializer version.
+//! A topic is a map of members behind synchronous methods. [`broadcast`] makes the frames. What a member of a private topic gets
+//! is decided by its rights, which somebody else has asked for.
+
+mod broadcast;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use dashmap::DashMap;
 use protocol::{Encoding, Ref, Version, event};
 use serde_json::value::RawValue;
 
+pub use self::broadcast::{Broadcast, Stored};
+use self::broadcast::{Frames, Latest, slot};
 use crate::{
+    authorizer::Grant,
+    feed::snapshot::Snapshot,
     hub::outbox::{Frame, Outbox},
+    limits::Limits,
     metrics::names,
 };
 
@@ -50,19 +58,23 @@ pub struct Member {
     /// It gets a `presence_state` when it joins.
     pub presence_enabled: bool,
     pub presence_key: Arc<str>,
+    /// What it may receive.
+    pub reads: Grant,
 }
 
-/// What is broadcast, in the form in which it came.
-pub enum Broadcast<'a> {
-    /// A text frame's payload: relayed as it is.
-    Message(&'a RawValue),
-    /// A kind 3 frame, or the server's own.
-    User {
-        event: &'a str,
-        encoding: Encoding,
-        payload: &'a [u8],
-    },
+/// What was on a private topic before a channel joined it.
+pub struct Replay {
+    /// When that was asked.
+    pub asked: Instant,
+    /// Which transactions the answer takes into account: of these, nothing more is to come.
+    pub seen: Snapshot,
+    /// The oldest first.
+    pub messages: Vec<Stored>,
 }
+
+/// More was published since a replay was asked for than is remembered: the channel has to join again.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Forgotten;
 
 #[derive(Default)]
 struct Topic {
@@ -72,6 +84,20 @@ struct Topic {
 struct Present {
     member: Member,
     tracked: Option<Tracked>,
+    /// What it was given when it joined takes these transactions into account: of these, nothing more is to come. Since when.
+    seen: Option<(Instant, Snapshot)>,
+}
+
+/// How late a message may come that was seen before. Later its transaction's number may stand for another one: after a crash of
+/// the database numbers are given out again.
+const LATE: Duration = Duration::from_secs(600);
+
+impl Present {
+    fn has_seen(&self, xid: u64) -> bool {
+        self.seen
+            .as_ref()
+            .is_some_and(|(since, seen)| since.elapsed() < LATE && seen.sees(xid))
+    }
 }
 
 struct Tracked {
@@ -81,43 +107,96 @@ struct Tracked {
     meta: String,
 }
 
-#[derive(Default)]
 pub struct Topics {
+    limits: Arc<Limits>,
     topics: DashMap<TopicKey, Topic>,
     next_ref: AtomicU64,
     /// Refs of another process must differ.
     node: u32,
+    latest: Mutex<Latest>,
+    /// Messages that members have stored and that are not published yet: they are not sent back to those members.
+    expected: Mutex<VecDeque<(Box<str>, MemberId)>>,
 }
 
+/// Stored messages that are on their way through the log. More are in flight only if it stands still.
+const MOST_EXPECTED: usize = 10_000;
+
 impl Topics {
-    pub fn new() -> Topics {
+    pub fn new(limits: Arc<Limits>) -> Topics {
         Topics {
+            limits,
+            topics: DashMap::new(),
+            next_ref: AtomicU64::new(0),
             node: rand::random(),
-            ..Topics::default()
+            latest: Mutex::default(),
+            expected: Mutex::default(),
         }
     }
 
-    /// Joins, and sends the member the presence state before any later diff.
-    pub fn join(&self, key: &TopicKey, id: MemberId, member: Member) {
+    /// Joins, and sends the member what was before, then the presence state, before any later diff.
+    pub fn join(
+        &self,
+        key: &TopicKey,
+        id: MemberId,
+        member: Member,
+        replay: Option<Replay>,
+    ) -> Result<(), Forgotten> {
+        // Under the topic's lock: what is published from now on waits for it, and finds the member.
         let mut topic = self.topics.entry(key.clone()).or_default();
-        if member.presence_enabled {
-            let state = topic.state();
-            member.outbox.push_greeting(Frame::text(protocol::encode(
-                member.version,
-                &member.join_ref,
-                &Ref::NULL,
-                &member.topic,
-                event::PRESENCE_STATE,
-                &state,
-            )));
+        let mut seen = None;
+        if let Some(replay) = replay {
+            let Some(between) = self.latest().since(key, replay.asked) else {
+                drop(topic);
+                self.topics
+                    .remove_if(key, |_, topic| topic.members.is_empty());
+                return Err(Forgotten);
+            };
+            for message in &replay.messages {
+                let frame = message.replayed(member.version, &member.topic, &member.join_ref);
+                if let Some(frame) = frame {
+                    member.outbox.push_greeting(frame);
+                }
+            }
+            for message in between {
+                if !replay.seen.sees(message.xid) {
+                    let frame = Frames::new(message.broadcast()).get(member.version, &member.topic);
+                    if let Some(frame) = frame {
+                        member.outbox.push_greeting(frame);
+                    }
+                }
+            }
+            seen = Some((replay.asked, replay.seen));
+        }
+        if member.presence_enabled && member.reads.presence {
+            topic.greet(&member);
         }
         topic.members.insert(
             id,
             Present {
                 member,
                 tracked: None,
+                seen,
             },
         );
+        Ok(())
+    }
+
+    /// A member's rights are others now. What it may receive from now on begins with the present state.
+    pub fn allow(&self, key: &TopicKey, id: MemberId, reads: Grant) {
+        let Some(mut topic) = self.topics.get_mut(key) else {
+            return;
+        };
+        let Some(present) = topic.members.get_mut(&id) else {
+            return;
+        };
+        let gained = reads.presence && !present.member.reads.presence;
+        present.member.reads = reads;
+        if gained
+            && let Some(present) = topic.members.get(&id)
+            && present.member.presence_enabled
+        {
+            topic.greet(&present.member);
+        }
     }
 
     /// Leaves; others learn that it is no longer online.
@@ -196,22 +275,65 @@ impl Topics {
         sender: Option<MemberId>,
         broadcast: Broadcast<'_>,
     ) -> usize {
+        self.spread(key, sender, broadcast, None)
+    }
+
+    /// `xid`: the transaction that has committed the message.
+    fn spread(
+        &self,
+        key: &TopicKey,
+        sender: Option<MemberId>,
+        broadcast: Broadcast<'_>,
+        xid: Option<u64>,
+    ) -> usize {
         let Some(topic) = self.topics.get(key) else {
             return 0;
         };
         let mut frames = Frames::new(broadcast);
         let mut sent = 0;
-        for (id, present) in &topic.members {
-            if Some(*id) == sender && !present.member.self_send {
+        for (member_id, present) in &topic.members {
+            let member = &present.member;
+            let own = Some(*member_id) == sender && !member.self_send;
+            if own || !member.reads.broadcast {
                 continue;
             }
-            if let Some(frame) = frames.get(present.member.version, &present.member.topic) {
-                present.member.outbox.push(frame);
+            if xid.is_some_and(|xid| present.has_seen(xid)) {
+                continue;
+            }
+            if let Some(frame) = frames.get(member.version, &member.topic) {
+                member.outbox.push(frame);
                 sent += 1;
             }
         }
         metrics::counter!(names::BROADCASTS_OUT).increment(sent as u64);
+        self.limits
+            .events_delivered(sent, tokio::time::Instant::now());
         sent
+    }
+
+    /// A row of `realtime.messages` has been committed.
+    pub fn publish(&self, key: &TopicKey, message: &Arc<Stored>) -> usize {
+        if key.private {
+            self.latest().push(key, message);
+        }
+        let sender = self.forget_expected(&message.id);
+        self.spread(key, sender, message.broadcast(), Some(message.xid))
+    }
+
+    /// A member is about to store a message with this id.
+    pub fn expect(&self, id: &str, sender: MemberId) {
+        let mut expected = self.expected();
+        if expected.len() == MOST_EXPECTED {
+            expected.pop_front();
+        }
+        expected.push_back((id.into(), sender));
+    }
+
+    /// It was not stored, or it has come.
+    pub fn forget_expected(&self, id: &str) -> Option<MemberId> {
+        let mut expected = self.expected();
+        let place = expected.iter().position(|(other, _)| **other == *id)?;
+        expected.remove(place).map(|(_, sender)| sender)
     }
 
     /// A broadcast of the server's own. `payload` is the text of a JSON object.
@@ -227,8 +349,17 @@ impl Topics {
                 event,
                 encoding: Encoding::Json,
                 payload: payload.as_bytes(),
+                id: None,
             },
         )
+    }
+
+    fn latest(&self) -> MutexGuard<'_, Latest> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn expected(&self) -> MutexGuard<'_, VecDeque<(Box<str>, MemberId)>> {
+        self.expected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Who is online, as `presence_state` has it.
@@ -244,6 +375,18 @@ impl Topics {
 }
 
 impl Topic {
+    /// Sends a member the presence state.
+    fn greet(&self, member: &Member) {
+        member.outbox.push_greeting(Frame::text(protocol::encode(
+            member.version,
+            &member.join_ref,
+            &Ref::NULL,
+            &member.topic,
+            event::PRESENCE_STATE,
+            &self.state(),
+        )));
+    }
+
     fn state(&self) -> String {
         let mut keys: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for present in self.members.values() {
@@ -265,6 +408,9 @@ impl Topic {
         let mut by_version: [Option<Frame>; 2] = [None, None];
         for present in self.members.values() {
             let member = &present.member;
+            if !member.reads.presence {
+                continue;
+            }
             let frame = by_version[slot(member.version)].get_or_insert_with(|| {
                 Frame::text(protocol::encode(
                     member.version,
@@ -276,71 +422,6 @@ impl Topic {
                 ))
             });
             member.outbox.push(frame.clone());
-        }
-    }
-}
-
-fn slot(version: Version) -> usize {
-    match version {
-        Version::V1 => 0,
-        Version::V2 => 1,
-    }
-}
-
-/// One broadcast, encoded at most once for each version.
-struct Frames<'a> {
-    broadcast: Broadcast<'a>,
-    encoded: [Option<Option<Frame>>; 2],
-}
-
-impl<'a> Frames<'a> {
-    fn new(broadcast: Broadcast<'a>) -> Frames<'a> {
-        Frames {
-            broadcast,
-            encoded: [None, None],
-        }
-    }
-
-    /// None where the version cannot say it.
-    fn get(&mut self, version: Version, topic: &str) -> Option<Frame> {
-        let broadcast = &self.broadcast;
-        self.encoded[slot(version)]
-            .get_or_insert_with(|| encode(broadcast, version, topic))
-            .clone()
-    }
-}
-
-fn encode(broadcast: &Broadcast<'_>, version: Version, topic: &str) -> Option<Frame> {
-    let text = |payload: &str| {
-        Frame::text(protocol::encode(
-            version,
-            &Ref::NULL,
-            &Ref::NULL,
-            topic,
-            event::BROADCAST,
-            payload,
-        ))
-    };
-    match broadcast {
-        Broadcast::Message(payload) => Some(text(payload.get())),
-        Broadcast::User {
-            event,
-            encoding,
-            payload,
-        } => {
-            if version == Version::V2
-                && let Some(frame) =
-                    protocol::encode_user_broadcast(topic, event, None, *encoding, payload)
-            {
-                return Some(Frame::Binary(Bytes::from(frame)));
-            }
-            match encoding {
-                Encoding::Binary => None,
-                Encoding::Json => {
-                    let payload = std::str::from_utf8(payload).ok()?;
-                    Some(text(&protocol::broadcast::payload(event, payload, None)))
-                }
-            }
         }
     }
 }

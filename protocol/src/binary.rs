@@ -143,8 +143,11 @@ fn take_text(frame: &mut Bytes, size: u8) -> Result<String, Malformed> {
         return Err(Malformed::Truncated);
     }
     let bytes = frame.split_to(size);
-    let text = std::str::from_utf8(&bytes).map_err(|_| Malformed::NotUtf8)?;
-    Ok(text.to_owned())
+    // realtime-js 2.95 writes one byte for each character, which is Latin-1.
+    Ok(match std::str::from_utf8(&bytes) {
+        Ok(text) => text.to_owned(),
+        Err(_) => bytes.iter().map(|byte| char::from(*byte)).collect(),
+    })
 }
 
 /// The payload is people's messages, so only its size is shown.

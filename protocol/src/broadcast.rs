@@ -1,5 +1,7 @@
 //! Payloads of `broadcast` messages.
 
+use std::time::Duration;
+
 use serde_json::value::RawValue;
 
 use crate::json;
@@ -54,4 +56,28 @@ fn finish(mut out: String, meta: Option<&str>) -> String {
     }
     out.push('}');
     out
+}
+
+/// A client wants its broadcast to be stored, so that it can be replayed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Persist {
+    /// For how long; None leaves it to the server.
+    pub keep: Option<Duration>,
+}
+
+/// Reads the metadata of a kind 3 frame: `{"persist":true}` or `{"persist":{"ttl":seconds}}`.
+pub fn persist(metadata: &RawValue) -> Option<Persist> {
+    let [wanted] = json::pick(metadata.get(), ["persist"]).ok()?;
+    let wanted = wanted?;
+    match wanted.get() {
+        "true" => Some(Persist { keep: None }),
+        object if object.starts_with('{') => {
+            let [ttl] = json::pick(object, ["ttl"]).ok()?;
+            let keep = ttl.and_then(|ttl| ttl.get().parse().ok());
+            Some(Persist {
+                keep: keep.map(Duration::from_secs),
+            })
+        }
+        _ => None,
+    }
 }

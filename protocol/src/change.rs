@@ -1,9 +1,9 @@
-//! The `postgres_changes` message.
+//! The `postgres_changes` message, and what clients from before 2022 get in its place.
 
 use std::fmt::Write as _;
 
 use crate::json;
-use crate::message::{Ref, close_frame, open_frame};
+use crate::message::{Ref, close_frame, encode, open_frame};
 use crate::topic::event;
 use crate::version::Version;
 
@@ -31,6 +31,12 @@ pub fn encode_change(version: Version, topic: &str, ids: &[u64], data: &str) -> 
     frame.push('}');
     close_frame(&mut frame, version, &Ref::NULL);
     frame
+}
+
+/// Writes the same for the channels of clients from before 2022 ([`crate::Config::bare`]): the type of the change is the
+/// event, and `data` the payload. Members of equal topic and version share its bytes.
+pub fn encode_bare_change(version: Version, topic: &str, kind: &str, data: &str) -> String {
+    encode(version, &Ref::NULL, &Ref::NULL, topic, kind, data)
 }
 
 /// One change, as a subscriber may see it.

@@ -11,6 +11,8 @@ pub const JOIN_RATE: u16 = 1001;
 pub const PROTOCOL_ERROR: u16 = 1002;
 /// A text message was not UTF-8.
 pub const BAD_ENCODING: u16 = 1007;
+/// The client sent far more than it may. It may come back, and should send less then.
+pub const TOO_MUCH: u16 = 1008;
 /// An inbound message was larger than [`MAX_MESSAGE_BYTES`].
 pub const TOO_BIG: u16 = 1009;
 /// The server failed.

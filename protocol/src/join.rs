@@ -28,6 +28,8 @@ pub struct Config {
     /// Hold the reply back until all bindings are live, at most so many milliseconds (as asked for; the server may
     /// allow less).
     pub wait: Option<u64>,
+    /// The client is from before 2022: its changes are written by [`crate::encode_bare_change`], without ids.
+    pub bare: bool,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -115,6 +117,7 @@ pub fn parse_join(payload: &RawValue) -> Join {
         },
         bindings: reader.bindings(bindings),
         wait: reader.wait(wait, timeout),
+        bare: false,
     };
     Join {
         access_token: reader.text(access_token, "access_token"),
@@ -122,6 +125,46 @@ pub fn parse_join(payload: &RawValue) -> Join {
         config,
         invalid: reader.invalid,
     }
+}
+
+/// Reads the payload of a join to this sub-topic. Clients from before 2022 send no `config`, and name what they want to
+/// hear of in the topic; for all others it is [`parse_join`].
+pub fn parse_join_to(sub_topic: &str, payload: &RawValue) -> Join {
+    let mut join = parse_join(payload);
+    if let Ok([None]) = json::pick(payload.get(), ["config"])
+        && let Some(binding) = binding_of(sub_topic)
+    {
+        join.config.bindings.push(binding);
+        join.config.bare = true;
+    }
+    join
+}
+
+/// What a sub-topic of the form `schema:table`, `schema:table:filter`, `public` or `*` stands for. The peer takes any other
+/// text for the name of a schema, too, and complains that there is none; here it is the name of a room.
+fn binding_of(sub_topic: &str) -> Option<Binding> {
+    // The filter may have colons of its own, as times do.
+    let mut parts = sub_topic.splitn(3, ':');
+    let schema = parts.next()?;
+    let table = parts.next();
+    let named = match table {
+        None => matches!(schema, "public" | "*"),
+        Some(table) => !schema.is_empty() && !table.is_empty(),
+    };
+    if !named {
+        return None;
+    }
+    let mut object = String::with_capacity(sub_topic.len() + 40);
+    object.push('{');
+    json::push_member(&mut object, "schema", schema);
+    for (name, part) in [("table", table), ("filter", parts.next())] {
+        if let Some(part) = part {
+            object.push(',');
+            json::push_member(&mut object, name, part);
+        }
+    }
+    object.push('}');
+    Binding::parse(&RawValue::from_string(object).ok()?, |_| {})
 }
 
 /// The token of an `access_token` push; none if the push is to be ignored. There is never a reply.

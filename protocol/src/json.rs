@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 pub const MAX_DEPTH: usize = 128;
 
 /// Finds the named members of a JSON object; of members with the same name the last counts, as everywhere.
-pub(crate) fn pick<'a, const N: usize>(
+pub fn pick<'a, const N: usize>(
     object: &'a str,
     names: [&str; N],
 ) -> serde_json::Result<[Option<&'a RawValue>; N]> {
@@ -37,14 +37,14 @@ pub(crate) fn first_items<const N: usize>(
 }
 
 /// The items of a JSON array; none if it is not an array, or has more than `max`.
-pub(crate) fn items(array: &str, max: usize) -> Option<Vec<&RawValue>> {
+pub fn items(array: &str, max: usize) -> Option<Vec<&RawValue>> {
     read(array, |json| json.deserialize_seq(Items { max }))
         .ok()
         .filter(|items| items.len() <= max)
 }
 
 /// The text of a JSON string; none for any other value.
-pub(crate) fn text(value: &RawValue) -> Option<String> {
+pub fn text(value: &RawValue) -> Option<String> {
     let json = value.get();
     json.starts_with('"')
         .then(|| serde_json::from_str(json).ok())
@@ -60,7 +60,7 @@ pub(crate) fn is_object(value: &RawValue) -> bool {
 }
 
 /// Whether the text nests deeper than [`MAX_DEPTH`]. The text need not be valid JSON.
-pub(crate) fn too_deep(json: &str) -> bool {
+pub fn too_deep(json: &str) -> bool {
     let mut depth = 0usize;
     let mut bytes = json.bytes();
     while let Some(byte) = bytes.next() {

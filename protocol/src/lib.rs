@@ -11,7 +11,8 @@ mod change;
 pub mod close;
 mod filter;
 mod join;
-mod json;
+pub mod json;
+mod list;
 mod message;
 pub mod presence;
 mod reply;
@@ -24,16 +25,19 @@ pub use binary::{ClientFrame, Encoding, UserBroadcast, decode_binary, encode_use
 pub use binding::{
     Binding, BindingRefusal, EventKind, Field, MAX_BINDINGS, Select, Target, assign_ids,
 };
-pub use change::{ChangeData, encode_change};
+pub use change::{ChangeData, encode_bare_change, encode_change};
 pub use filter::{Condition, FilterError, Operator, describe_params, parse_filter};
 pub use join::{
     BroadcastConfig, Config, Join, PresenceConfig, Replay, join_reply, parse_access_token,
-    parse_join,
+    parse_join, parse_join_to,
 };
 pub use json::MAX_DEPTH;
 pub use message::{ClientMessage, Malformed, Ref, decode_text, encode};
 pub use presence::PresencePush;
-pub use reply::{CHANNEL_CRASH, Refusal, empty_error_reply, error_reply, ok_reply};
+pub use reply::{
+    CHANNEL_CRASH, Refusal, empty_error_reply, error_reply, error_text_reply, no_write_right,
+    ok_reply,
+};
 pub use system::{
     REPLICATION_READY, SERVER_DISCONNECT, SUBSCRIBED, ends, extension, system, system_with_cursor,
 };

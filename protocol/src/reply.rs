@@ -17,6 +17,20 @@ pub fn error_reply(reason: &str) -> String {
     out
 }
 
+/// The payload of the reply to a broadcast that could not be stored: its text is handed to the application.
+pub fn error_text_reply(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 48);
+    out.push_str("{\"status\":\"error\",\"response\":{");
+    json::push_member(&mut out, "error", text);
+    out.push_str("}}");
+    out
+}
+
+/// Why a broadcast on a private channel goes nowhere. The peer says nothing at all then.
+pub fn no_write_right(sub_topic: &str) -> String {
+    format!("Unauthorized: You do not have permissions to write to this Channel topic: {sub_topic}")
+}
+
 /// The payload of an error reply that gives no reason, as for a presence push of an unknown event.
 pub fn empty_error_reply() -> &'static str {
     r#"{"status":"error","response":{}}"#

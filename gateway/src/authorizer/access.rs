@@ -42,6 +42,7 @@ impl Access {
         Some(Asking {
             statement,
             definition: self.definition.clone(),
+            scene: None,
         })
     }
 

@@ -62,6 +62,16 @@ pub(super) struct Asking {
     pub(super) statement: Arc<str>,
     /// What the statement needs first. It is undone with the transaction that asks.
     pub(super) definition: Option<Arc<str>>,
+    /// For questions about a private channel.
+    pub(super) scene: Option<Arc<Scene>>,
+}
+
+/// What policies may read of a private channel, beside the principal.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct Scene {
+    pub(super) topic: Arc<str>,
+    /// A JSON object.
+    pub(super) headers: Arc<str>,
 }
 
 struct Question {
@@ -171,6 +181,7 @@ impl Lanes {
         if self.endless().contains(&statement) {
             return Ok(vec![false; asked]);
         }
+        let rows = super::rows::only_read(&statement, rows);
         match self.match_rows(&statement, rows.clone()).await {
             Ok(matches) => return Ok(matches),
             Err(Error::Unavailable(source)) => return Err(super::Error::Unavailable(source)),
@@ -205,6 +216,7 @@ impl Lanes {
         let asking = Asking {
             statement: statement.clone(),
             definition: None,
+            scene: None,
         };
         put(&self.filters, asking, None, rows, BATCH_TIMEOUT).await
     }
@@ -429,10 +441,10 @@ static MARKS: AtomicU64 = AtomicU64::new(1);
 
 async fn ask(client: &Client, as_principal: &Statement, statement: Statement, question: Question) {
     let Question {
+        asking,
         principal,
         rows,
         answer,
-        ..
     } = question;
     let rows: Vec<Json<&RawValue>> = rows
         .iter()
@@ -446,7 +458,13 @@ async fn ask(client: &Client, as_principal: &Statement, statement: Statement, qu
         Some(principal) => {
             let (role, claims, subject) =
                 (&*principal.role, &*principal.claims, &*principal.subject);
-            let identity: [&(dyn ToSql + Sync); 4] = [&role, &claims, &subject, &mark];
+            let (topic, headers) = match &asking.scene {
+                Some(scene) => (&*scene.topic, &*scene.headers),
+                // What is not about a channel finds no headers, and JSON all the same.
+                None => ("", "{}"),
+            };
+            let identity: [&(dyn ToSql + Sync); 6] =
+                [&role, &claims, &subject, &mark, &topic, &headers];
             let question: [&(dyn ToSql + Sync); 2] = [&rows, &mark];
             let (become_, answered) = futures::join!(
                 client.query(as_principal, &identity),

@@ -128,7 +128,7 @@ async fn with_cluster(
 
     let app = App::start(settings).await?;
     let demo = Demo::new(app.clone());
-    let router = edge::finish(edge::routes(app.clone()).merge(demo.routes()));
+    let router = edge::finish(edge::routes(app.clone()).merge(demo.routes()), &app);
     let address = serve::local_address(&listener);
     serve::start(&app, listener, router)?;
     page::welcome(&demo, address, &url, choices.begun.elapsed())?;

@@ -52,6 +52,19 @@ pub(super) fn size(text: &str) -> Result<usize, String> {
         .ok_or_else(|| "a size in bytes, or such as `64KiB` or `1MiB`, is wanted".to_owned())
 }
 
+/// A number, or such as `64KiB`, that may not be exceeded; `0` or `none` if there is no limit.
+pub(super) fn limit(text: &str) -> Result<Option<u64>, String> {
+    match text {
+        "none" => Ok(None),
+        _ => match size(text) {
+            Ok(0) => Ok(None),
+            Ok(number) if number <= 1_000_000_000 => Ok(Some(number as u64)),
+            Ok(_) => Err("at most 1000000000 is wanted, or `0` for no limit".to_owned()),
+            Err(_) => Err("a whole number is wanted, or `0` for no limit".to_owned()),
+        },
+    }
+}
+
 /// A whole number within bounds.
 pub(super) fn count(text: &str, least: usize, most: usize) -> Result<usize, String> {
     text.parse::<usize>()
@@ -221,6 +234,16 @@ mod tests {
         assert_eq!(size("1 MiB"), Ok(1_048_576));
         for wrong in ["", "1MB", "-1", "99999999999999999MiB"] {
             assert!(size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_limit_may_be_none() {
+        assert_eq!((limit("0"), limit("none")), (Ok(None), Ok(None)));
+        assert_eq!(limit("100"), Ok(Some(100)));
+        assert_eq!(limit("1MiB"), Ok(Some(1_048_576)));
+        for wrong in ["", "-1", "1.5", "many", "1000000001"] {
+            assert!(limit(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use super::issuers::{self, Issuer};
 use super::table::{self, Default, Setting, TABLE};
-use super::{Doorbell, Error, LogFormat, OldRecord, Secret, Settings, UnauthorizedJoin, parse};
+use super::{Doorbell, Error, LimitSettings, LogFormat, OldRecord, Origins};
+use super::{Secret, Settings, UnauthorizedJoin, parse};
 
 /// Durations that may be nothing.
 const MAY_BE_ZERO: &[&str] = &["drain_delay", "drain_spread"];
@@ -300,7 +301,7 @@ fn plain(value: &toml::Value) -> Option<String> {
 }
 
 /// Reads value after value, and goes on after a wrong one so that all are reported.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     sources: &'a Sources,
     required: &'a [&'a str],
     problems: Vec<String>,
@@ -339,6 +340,8 @@ impl Reader<'_> {
             recent_bytes: self.size("recent_bytes"),
             outbox_frames: self.count("outbox_frames", 16, 10_000_000),
             idle_timeout: self.duration("idle_timeout"),
+            limits: LimitSettings::read(self),
+            allowed_origins: self.value("allowed_origins", Origins::parse).unwrap_or(Origins::Any),
             drain_delay: self.duration("drain_delay"),
             drain_spread: self.duration("drain_spread"),
             drain: self.duration("drain"),
@@ -387,6 +390,9 @@ impl Reader<'_> {
             presence_default: self
                 .value("presence_default", parse::boolean)
                 .unwrap_or(true),
+            private_only: self
+                .value("private_only", parse::boolean)
+                .unwrap_or(true),
             log: self
                 .value("log", |text| {
                     tracing_subscriber::EnvFilter::try_new(text)
@@ -405,7 +411,7 @@ impl Reader<'_> {
     }
 
     /// The value of a setting, or nothing if it is not set or wrong; what is wrong is noted.
-    fn value<T>(
+    pub(super) fn value<T>(
         &mut self,
         name: &'static str,
         parse: impl FnOnce(&str) -> Result<T, String>,
@@ -458,7 +464,7 @@ impl Reader<'_> {
             .unwrap_or_default()
     }
 
-    fn size(&mut self, name: &'static str) -> usize {
+    pub(super) fn size(&mut self, name: &'static str) -> usize {
         self.value(name, |text| match parse::size(text)? {
             size if size < 1024 => Err("at least 1KiB is wanted".to_owned()),
             size => Ok(size),

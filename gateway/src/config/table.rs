@@ -101,6 +101,61 @@ pub static TABLE: &[Setting] = &[
         "A client that sends a longer message is closed with 1009; a longer HTTP body is refused with 413.",
     ),
     setting(
+        "max_payload_bytes",
+        Default::Value("3000500"),
+        "The largest payload of one broadcast or of what presence tracks.",
+    ),
+    setting(
+        "max_socket_messages_per_second",
+        Default::Value("200"),
+        "A socket over which more than this comes, for longer than a burst, is closed. `0` here and in the following: no limit.",
+    ),
+    setting(
+        "max_socket_bytes_per_second",
+        Default::Value("1000000"),
+        "The same, in bytes.",
+    ),
+    setting(
+        "max_socket_joins_per_second",
+        Default::Value("20"),
+        "The same, in joins of channels.",
+    ),
+    setting(
+        "max_presence_calls",
+        Default::Value("60"),
+        "How often a channel may track or untrack its presence within 30 seconds.",
+    ),
+    setting(
+        "max_presence_bytes",
+        Default::Value("4MiB"),
+        "How much may be tracked as presence on one topic, and over one socket.",
+    ),
+    setting(
+        "max_joins_per_second",
+        Default::Value("0"),
+        "Joins of channels over all sockets of this gateway, on average of a minute.",
+    ),
+    setting(
+        "max_events_per_second",
+        Default::Value("0"),
+        "The same for broadcasts sent and received: one to a hundred channels counts 101.",
+    ),
+    setting(
+        "max_presence_events_per_second",
+        Default::Value("0"),
+        "The same for presence messages sent and received.",
+    ),
+    setting(
+        "max_bytes_per_second",
+        Default::Value("0"),
+        "The same for bytes that come from clients.",
+    ),
+    setting(
+        "allowed_origins",
+        Default::Value("*"),
+        "The websites whose scripts may use the gateway: `*` for all, or origins separated by commas, such as `https://chat.example.org` or `https://*.example.org`. Clients that are no browsers are not concerned.",
+    ),
+    setting(
         "outbox_bytes",
         Default::Value("8MiB"),
         "A client for which more than this waits to be written is too slow, and is closed.",
@@ -199,6 +254,11 @@ pub static TABLE: &[Setting] = &[
         "presence_default",
         Default::Value("true"),
         "Whether presence is on in a channel whose client does not say. Older clients rely on `true`.",
+    ),
+    setting(
+        "private_only",
+        Default::Value("false"),
+        "Whether only private channels may be joined, whose members the policies on `realtime.messages` name.",
     ),
     setting(
         "log",

@@ -7,7 +7,10 @@ use protocol::{ClientMessage, Ref, UserBroadcast};
 use crate::{
     admission::Wanted,
     auth::Verified,
+    authorizer::Grant,
     hub::SubscriptionId,
+    limits::ChannelLimits,
+    private::Doubt,
     topics::{MemberId, TopicKey},
 };
 
@@ -34,6 +37,20 @@ pub(super) struct Channel {
     pub(super) asked: u64,
     /// Why its bindings are not live, as it was told. It makes Python's client join again without leaving.
     pub(super) problem: Option<String>,
+    /// What its token may receive. On a public channel everything.
+    pub(super) read: Grant,
+    /// What its token may send, and when that was asked, in seconds since 1970. None on a public channel, and if it is not known.
+    pub(super) write: Option<(Grant, i64)>,
+    /// While that is being asked: what is to be sent.
+    pub(super) pending: Option<Queue>,
+    /// The newest questions about its rights; answers to older ones are void.
+    pub(super) read_asked: u64,
+    pub(super) write_asked: u64,
+    /// Presence is on: it was asked for, or it has tracked since.
+    pub(super) presence: bool,
+    /// How much it tracks, or has tried to.
+    pub(super) tracked_bytes: usize,
+    pub(super) limits: ChannelLimits,
 }
 
 pub(super) enum Phase {
@@ -48,8 +65,30 @@ pub(super) struct Joining {
     /// The `join_ref` of the channel that this one replaces, which is closed after the reply.
     pub(super) replaces: Option<Ref>,
     /// What came for the channel meanwhile.
+    pub(super) waiting: Queue,
+}
+
+/// What waits until something is known.
+#[derive(Default)]
+pub(super) struct Queue {
     pub(super) waiting: Vec<Waiting>,
-    pub(super) waiting_bytes: usize,
+    bytes: usize,
+}
+
+/// What may wait. More is dropped: no client sends so much before it has an answer.
+const WAITING_MESSAGES: usize = 64;
+const WAITING_BYTES: usize = 256 << 10;
+
+impl Queue {
+    /// At least one message has its place, however large it is.
+    pub(super) fn push(&mut self, waiting: Waiting) {
+        let bytes = self.bytes + waiting.size();
+        let fits = self.waiting.len() < WAITING_MESSAGES && bytes <= WAITING_BYTES;
+        if fits || self.waiting.is_empty() {
+            self.bytes = bytes;
+            self.waiting.push(waiting);
+        }
+    }
 }
 
 pub(super) enum Waiting {
@@ -65,6 +104,31 @@ impl Channel {
             .as_ref()
             .map_or(i64::MAX, |(_, live)| live.expires_at);
         self.verified.expires_at.min(live)
+    }
+
+    /// Whether the database decides about it.
+    pub(super) fn must_ask(&self) -> bool {
+        self.key.private || !self.wanted.config.bindings.is_empty()
+    }
+
+    /// What it receives.
+    pub(super) fn reads(&self) -> Grant {
+        Grant {
+            broadcast: self.read.broadcast,
+            presence: self.read.presence && (self.presence || !self.key.private),
+        }
+    }
+
+    /// Whether a doubt may concern its rights.
+    pub(super) fn is_named(&self, doubt: &Doubt) -> bool {
+        let Doubt::Named(names) = doubt else {
+            return true;
+        };
+        let topic = &*self.key.sub_topic;
+        let mut parts = topic.split([':', '/', '.']);
+        names.contains(topic)
+            || names.contains(&*self.verified.principal.subject)
+            || parts.any(|part| names.contains(part))
     }
 
     /// The tokens on which it rests.

@@ -1,5 +1,6 @@
 //! Why connections end, and what clients are told of it.
 
+use crate::limits::Exceeded;
 use protocol::close;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, frame::coding::CloseCode};
 
@@ -17,6 +18,8 @@ pub(super) enum End {
     /// Changes may be lost.
     Lost,
     Disconnected,
+    /// It asks for too much.
+    TooMuch(Exceeded),
 }
 
 impl End {
@@ -31,7 +34,13 @@ impl End {
             End::Draining => "draining",
             End::Lost => "lost",
             End::Disconnected => "disconnected",
+            End::TooMuch(_) => "too_much",
         }
+    }
+
+    /// Whether what waits to be written is still the client's: it is told why it ends.
+    pub(super) fn has_last_words(self) -> bool {
+        matches!(self, End::Draining | End::TooMuch(_))
     }
 
     pub(super) fn close_frame(self) -> Option<CloseFrame> {
@@ -45,6 +54,13 @@ impl End {
             End::Draining => (close::RESTART, "the server restarts"),
             End::Lost => (close::RESTART, "changes may be lost"),
             End::Disconnected => (close::DISCONNECTED, "disconnected by an operator"),
+            End::TooMuch(exceeded) => {
+                let code = exceeded.closes_socket().unwrap_or(close::TOO_MUCH);
+                return Some(CloseFrame {
+                    code: CloseCode::from(code),
+                    reason: exceeded.to_string().into(),
+                });
+            }
         };
         Some(CloseFrame {
             code: CloseCode::from(code),

@@ -4,22 +4,26 @@
 //! comes to be and keeps its rights, [`push`] what happens on one that is joined; this module how they end.
 
 mod join;
+mod private;
 mod push;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use protocol::{
     ClientMessage, HEARTBEAT_TOPIC, PresencePush, Ref, Refusal, SUBSCRIBED, UserBroadcast, Version,
     ends, event, extension,
 };
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 
-use super::channel::{Channel, Joining, Phase, Waiting};
+use super::channel::{Channel, Joining, Phase, Queue, Waiting};
 use crate::{
     admission::{Outcome, Wanted},
     auth::{Principal, TokenError, Verified, Verifier, Whom},
+    authorizer::{Asker, Grant, Right},
     config::UnauthorizedJoin,
     hub::{Announcement, BoundBinding, SubscriptionId},
+    limits::{Exceeded, SocketLimits},
     topics::{MemberId, TopicKey},
 };
 
@@ -45,6 +49,26 @@ pub(super) enum Effect {
         key: TopicKey,
         id: MemberId,
     },
+    /// A member's rights are others now.
+    Allow {
+        key: TopicKey,
+        id: MemberId,
+        reads: Grant,
+    },
+    /// The answer comes back to [`Machine::rights`].
+    AskRights(RightsQuestion),
+    /// Store this broadcast; [`Machine::stored`] hears of it.
+    Store {
+        told: Told,
+        asker: Asker,
+        broadcast: UserBroadcast,
+        keep: Option<Duration>,
+    },
+    /// Tell [`Machine::replicated`] when messages from the database arrive.
+    AwaitFeed {
+        topic: Arc<str>,
+        member: MemberId,
+    },
     Broadcast {
         key: TopicKey,
         id: MemberId,
@@ -55,10 +79,13 @@ pub(super) enum Effect {
         id: MemberId,
         broadcast: UserBroadcast,
     },
+    /// Then send one of these answers.
     Track {
         key: TopicKey,
         id: MemberId,
         payload: Box<RawValue>,
+        tracked: String,
+        full: String,
     },
     Untrack {
         key: TopicKey,
@@ -66,6 +93,8 @@ pub(super) enum Effect {
     },
     /// A join was answered, with this result.
     Joined(&'static str),
+    /// The socket ends, when all before this has been written.
+    Close(Exceeded),
 }
 
 pub(super) struct Question {
@@ -75,6 +104,26 @@ pub(super) struct Question {
     pub(super) wanted: Wanted,
     /// There is no subscription yet: it may start in the past.
     pub(super) first: bool,
+    /// The channel is private: what may it receive?
+    pub(super) private: Option<Asker>,
+    /// What was sent before: since when, in milliseconds since 1970, and how many messages.
+    pub(super) replay: Option<(i64, i64)>,
+}
+
+pub(super) struct RightsQuestion {
+    pub(super) topic: Arc<str>,
+    pub(super) asked: u64,
+    pub(super) asker: Asker,
+    pub(super) right: Right,
+}
+
+/// Who is told what became of a message.
+pub(super) struct Told {
+    pub(super) topic: Arc<str>,
+    pub(super) member: MemberId,
+    pub(super) join_ref: Ref,
+    pub(super) reference: Ref,
+    pub(super) ack: bool,
 }
 
 pub(super) struct Subscribe {
@@ -94,26 +143,37 @@ pub(super) struct Entrance {
     pub(super) self_send: bool,
     pub(super) presence_enabled: bool,
     pub(super) presence_key: Arc<str>,
+    pub(super) reads: Grant,
+}
+
+/// The present time, for tokens and for limits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Now {
+    /// Seconds since 1970.
+    pub(super) unix: i64,
+    pub(super) instant: Instant,
 }
 
 /// What an operator has set.
 #[derive(Debug, Clone)]
 pub(super) struct Rules {
     pub(super) max_channels: usize,
-    pub(super) max_payload_bytes: usize,
     pub(super) unauthorized_join: UnauthorizedJoin,
     pub(super) presence_default: bool,
+    /// Public channels are refused.
+    pub(super) private_only: bool,
+    /// How old the answer to a question about rights may become.
+    pub(super) recheck: Duration,
 }
-
-/// What may wait for a join. More is dropped: no client sends so much before it has its reply.
-const WAITING_MESSAGES: usize = 64;
-const WAITING_BYTES: usize = 256 << 10;
 
 pub(super) struct Machine<'a> {
     version: Version,
     /// The token of the connect.
     token: String,
+    /// The `x-…` headers of the connect, as a JSON object.
+    headers: Arc<str>,
     verifier: &'a Verifier,
+    limits: SocketLimits,
     rules: Rules,
     channels: HashMap<Arc<str>, Channel>,
     questions: u64,
@@ -126,13 +186,17 @@ impl<'a> Machine<'a> {
     pub(super) fn new(
         version: Version,
         token: String,
+        headers: Arc<str>,
         verifier: &'a Verifier,
+        limits: SocketLimits,
         rules: Rules,
     ) -> Machine<'a> {
         Machine {
             version,
             token,
+            headers,
             verifier,
+            limits,
             rules,
             channels: HashMap::new(),
             questions: 0,
@@ -141,12 +205,17 @@ impl<'a> Machine<'a> {
         }
     }
 
+    /// A frame has come, of whatever kind.
+    pub(super) fn count(&mut self, bytes: usize, now: Instant) -> Result<(), Exceeded> {
+        self.limits.message(bytes, now)
+    }
+
     /// What is to be done since the last call.
     pub(super) fn effects(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.effects)
     }
 
-    pub(super) fn message(&mut self, message: ClientMessage, now: i64) {
+    pub(super) fn message(&mut self, message: ClientMessage, now: Now) {
         match (&*message.topic, &*message.event) {
             (HEARTBEAT_TOPIC, event::HEARTBEAT) => {
                 self.reply(
@@ -179,7 +248,15 @@ impl<'a> Machine<'a> {
     }
 
     /// The answer to a question. One that nobody waits for any more is void.
-    pub(super) fn authorized(&mut self, topic: &str, asked: u64, outcome: Outcome, now: i64) {
+    /// `read`: what it may receive, or why it is refused.
+    pub(super) fn authorized(
+        &mut self,
+        topic: &str,
+        asked: u64,
+        outcome: Outcome,
+        read: Result<Grant, Refusal>,
+        now: Now,
+    ) {
         let Some(channel) = self
             .channels
             .get_mut(topic)
@@ -188,11 +265,11 @@ impl<'a> Machine<'a> {
             return;
         };
         match std::mem::replace(&mut channel.phase, Phase::Joined) {
-            Phase::Joining(joining) => self.finish_join(topic, joining, outcome, now),
+            Phase::Joining(joining) => self.finish_join(topic, joining, outcome, read, now),
             Phase::Joined => {
                 channel.live = None;
                 let next = channel.next_token.take();
-                self.finish_renewal(topic, outcome);
+                self.finish_renewal(topic, outcome, read);
                 if let Some(next) = next {
                     self.renew(next, now, true);
                 }
@@ -206,14 +283,14 @@ impl<'a> Machine<'a> {
     }
 
     /// Ends the channels whose token has expired.
-    pub(super) fn expire(&mut self, now: i64) {
+    pub(super) fn expire(&mut self, now: Now) {
         let expired: Vec<_> = self
             .joined()
-            .filter(|channel| channel.expires_at() <= now)
+            .filter(|channel| channel.expires_at() <= now.unix)
             .map(|channel| (channel.topic.clone(), channel.expires_at()))
             .collect();
         for (topic, expires_at) in expired {
-            self.end(&topic, &ends::token_expired(now - expires_at));
+            self.end(&topic, &ends::token_expired(now.unix - expires_at));
         }
     }
 
@@ -235,14 +312,14 @@ impl<'a> Machine<'a> {
     }
 
     /// Whether an operator means somebody who uses this connection.
-    pub(super) fn concerns(&self, whom: &Whom, now: i64) -> bool {
+    pub(super) fn concerns(&self, whom: &Whom, now: Now) -> bool {
         self.channels.values().any(|channel| {
             channel
                 .tokens()
                 .any(|(_, verified)| whom.fits(&verified.principal))
         }) || self
             .verifier
-            .verify(&self.token, now)
+            .verify(&self.token, now.unix)
             .is_ok_and(|verified| whom.fits(&verified.principal))
     }
 
@@ -251,6 +328,11 @@ impl<'a> Machine<'a> {
         if let Some(topic) = self.subscribed(id).map(|channel| channel.topic.clone()) {
             self.crash(&topic);
         }
+    }
+
+    /// The channel cannot be given what was sent before: it should be joined again.
+    pub(super) fn broken(&mut self, topic: &str) {
+        self.crash(topic);
     }
 
     fn subscribed(&mut self, id: SubscriptionId) -> Option<&mut Channel> {
@@ -347,14 +429,19 @@ impl<'a> Machine<'a> {
     }
 
     fn reply(&mut self, join_ref: &Ref, reference: &Ref, topic: &str, payload: &str) {
-        self.effects.push(Effect::Send(protocol::encode(
+        let reply = self.encode_reply(join_ref, reference, topic, payload);
+        self.effects.push(Effect::Send(reply));
+    }
+
+    fn encode_reply(&self, join_ref: &Ref, reference: &Ref, topic: &str, payload: &str) -> String {
+        protocol::encode(
             self.version,
             join_ref,
             reference,
             topic,
             event::REPLY,
             payload,
-        )));
+        )
     }
 }
 

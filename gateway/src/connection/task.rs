@@ -6,6 +6,7 @@ use futures::{FutureExt, SinkExt, StreamExt, future::BoxFuture, stream::FuturesU
 use protocol::ClientFrame;
 use tokio::{
     net::TcpStream,
+    sync::broadcast::error::RecvError,
     time::{Instant, timeout},
 };
 use tokio_tungstenite::{
@@ -15,51 +16,52 @@ use tokio_tungstenite::{
 
 use super::{
     Opened,
-    asking::{Admitted, Answer, Late, Replayed, admit, ask},
+    asking::{Answer, Replayed},
     end::End,
-    machine::{Effect, Machine, Rules, Subscribe},
+    machine::{Machine, Now, Rules},
 };
 use crate::{
     admission::Outcome,
     app::App,
     auth::now_unix,
     hub::{
-        Announcement, Greeting, Missed, Outdated, Subscription, SubscriptionId,
+        SubscriptionId,
         outbox::{Frame, Item, Limits, Outbox, Signal},
     },
     metrics::names,
-    resume::{self, Plan},
-    topics::{Broadcast, Member},
+    private::Doubt,
+    resume,
 };
 
 /// How long one write may take: a piece of the outbox. A reader that is gone is noticed by its full outbox, too.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// The pause before a subscription is admitted again whose bindings were outdated.
-const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// How long the last frames and the closing handshake may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-/// The largest payload of a broadcast or a track (protocol §9).
-const MAX_PAYLOAD_BYTES: usize = 3_000_500;
 
-struct Connection<'a> {
-    app: &'a Arc<App>,
-    version: protocol::Version,
-    outbox: Arc<Outbox>,
-    machine: Machine<'a>,
+/// Over how long private channels ask for their rights again when all of them may be gone.
+const DOUBT_SPREAD: Duration = Duration::from_secs(1);
+
+pub(super) struct Connection<'a> {
+    pub(super) app: &'a Arc<App>,
+    pub(super) version: protocol::Version,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) machine: Machine<'a>,
     /// Joins that are being authorized.
-    questions: FuturesUnordered<BoxFuture<'static, Answer>>,
+    pub(super) questions: FuturesUnordered<BoxFuture<'static, Answer>>,
     /// Subscriptions that are being given what they missed.
-    replays: FuturesUnordered<BoxFuture<'static, Replayed>>,
+    pub(super) replays: FuturesUnordered<BoxFuture<'static, Replayed>>,
     /// Subscriptions among them that wait to be made, unless they end first, and those that are live in their stead.
-    late: HashMap<SubscriptionId, Instead>,
-    channels: usize,
+    pub(super) late: HashMap<SubscriptionId, Instead>,
+    pub(super) channels: usize,
+    /// It has asked for too much.
+    pub(super) ending: Option<End>,
 }
 
 /// What there is while a subscription waits to be made.
-struct Instead {
-    live: Option<SubscriptionId>,
+pub(super) struct Instead {
+    pub(super) live: Option<SubscriptionId>,
     /// Nothing: the join has not been answered yet.
-    joining: bool,
+    pub(super) joining: bool,
 }
 
 /// Serves a socket until it ends.
@@ -67,10 +69,12 @@ pub async fn serve(app: Arc<App>, mut socket: WebSocketStream<TcpStream>, opened
     let settings = &app.settings;
     let rules = Rules {
         max_channels: settings.max_channels,
-        max_payload_bytes: MAX_PAYLOAD_BYTES,
         unauthorized_join: settings.unauthorized_join,
         presence_default: settings.presence_default,
+        private_only: settings.private_only,
+        recheck: settings.recheck_interval,
     };
+    let headers = serde_json::Value::from_iter(opened.headers).to_string();
     let limits = Limits {
         frames: settings.outbox_frames,
         bytes: settings.outbox_bytes,
@@ -79,7 +83,15 @@ pub async fn serve(app: Arc<App>, mut socket: WebSocketStream<TcpStream>, opened
         app: &app,
         version: opened.version,
         outbox: Arc::new(Outbox::new(limits)),
-        machine: Machine::new(opened.version, opened.token, &app.verifier, rules),
+        machine: Machine::new(
+            opened.version,
+            opened.token,
+            headers.into(),
+            &app.verifier,
+            app.limits.socket(Instant::now()),
+            rules,
+        ),
+        ending: None,
         questions: FuturesUnordered::new(),
         replays: FuturesUnordered::new(),
         late: HashMap::new(),
@@ -105,7 +117,7 @@ pub async fn serve(app: Arc<App>, mut socket: WebSocketStream<TcpStream>, opened
         let mut last = Vec::new();
         let farewell = async {
             // Nothing new comes any more; what has come is still theirs.
-            while end == End::Draining
+            while end.has_last_words()
                 && let Some(Ok(())) = outbox.take(&mut last).now_or_never()
                 && write(&mut socket, &outbox, &mut last).await.is_ok()
             {}
@@ -141,6 +153,11 @@ impl Connection<'_> {
         let mut keys = self.app.verifier.changes();
         // Tables are published, and taken off.
         let mut tables = self.app.catalog.changes();
+        let mut doubts = self.app.private.doubts();
+        let recheck = self.app.settings.recheck_interval;
+        // Not all at the same moment.
+        let later = || Instant::now() + recheck.mul_f64(rand::random_range(0.5..1.0));
+        let mut rights = pin!(tokio::time::sleep_until(later()));
         let mut frames = Vec::new();
         let mut idle = pin!(tokio::time::sleep(idle_timeout));
         let mut expiry = pin!(tokio::time::sleep(idle_timeout));
@@ -177,7 +194,12 @@ impl Connection<'_> {
                 message = socket.next(), if self.questions.len() <= most_questions && self.replays.len() <= most_questions => {
                     idle.as_mut().reset(Instant::now() + idle_timeout);
                     match self.receive(message) {
-                        Ok(true) => self.carry_out(None),
+                        Ok(true) => {
+                            self.carry_out(None);
+                            if let Some(end) = self.ending {
+                                return Err(end);
+                            }
+                        }
                         // A ping is answered when the socket is flushed.
                         Ok(false) => write(socket, &outbox, &mut frames).await.map(drop)?,
                         Err(end) => return Err(end),
@@ -191,8 +213,24 @@ impl Connection<'_> {
                     self.machine.retry();
                     self.carry_out(None);
                 }
+                doubt = doubts.recv(), if self.machine.has_private() => match doubt {
+                    Ok(doubt @ Doubt::Named(_)) => {
+                        self.machine.doubt(&doubt);
+                        self.carry_out(None);
+                    }
+                    Ok(Doubt::Everybody) | Err(RecvError::Lagged(_)) => {
+                        let soon = DOUBT_SPREAD.mul_f64(rand::random_range(0.0..1.0));
+                        rights.as_mut().reset(Instant::now() + soon);
+                    }
+                    Err(RecvError::Closed) => return Err(End::Draining),
+                },
+                () = rights.as_mut() => {
+                    rights.as_mut().reset(later());
+                    self.machine.doubt(&Doubt::Everybody);
+                    self.carry_out(None);
+                }
                 () = expiry.as_mut(), if next_expiry.is_some() => {
-                    self.machine.expire(now_unix());
+                    self.machine.expire(now());
                     self.carry_out(None);
                 }
                 () = idle.as_mut() => return Err(End::Idle),
@@ -202,6 +240,12 @@ impl Connection<'_> {
 
     /// Hands a frame to the machine. Returns false for frames of the websocket protocol itself.
     fn receive(&mut self, message: Option<Result<Message, WsError>>) -> Result<bool, End> {
+        let now = now();
+        if let Some(Ok(message)) = &message {
+            self.machine
+                .count(message.len(), now.instant)
+                .map_err(End::TooMuch)?;
+        }
         let decoded = match message {
             None => return Err(End::Client),
             Some(Ok(Message::Text(text))) => {
@@ -218,8 +262,8 @@ impl Connection<'_> {
             Some(Err(_)) => return Err(End::Client),
         };
         match decoded {
-            Ok(ClientFrame::Message(message)) => self.machine.message(message, now_unix()),
-            Ok(ClientFrame::Broadcast(broadcast)) => self.machine.user_broadcast(broadcast),
+            Ok(ClientFrame::Message(message)) => self.machine.message(message, now),
+            Ok(ClientFrame::Broadcast(broadcast)) => self.machine.user_broadcast(broadcast, now),
             Err(malformed) => {
                 metrics::counter!(names::MALFORMED, "kind" => malformed.label()).increment(1);
                 tracing::debug!(
@@ -238,7 +282,7 @@ impl Connection<'_> {
             Signal::Failed(id) => self.machine.failed(id),
             Signal::Lost => return Err(End::Lost),
             Signal::Disconnect(whom) => {
-                if self.machine.concerns(&whom, now_unix()) {
+                if self.machine.concerns(&whom, now()) {
                     return Err(End::Disconnected);
                 }
             }
@@ -253,13 +297,39 @@ impl Connection<'_> {
                 topic,
                 asked,
                 outcome,
-                admitted,
+                read,
+                mut admitted,
             } => {
-                self.machine.authorized(&topic, asked, outcome, now_unix());
+                let read = read.map(|(read, replay)| {
+                    admitted.replay = replay;
+                    read
+                });
+                self.machine.authorized(&topic, asked, outcome, read, now());
                 self.carry_out(Some(admitted));
             }
+            Answer::Rights {
+                topic,
+                asked,
+                right,
+                answer,
+            } => {
+                self.machine.rights(&topic, asked, right, answer, now());
+                self.carry_out(None);
+            }
+            Answer::Stored { told, result } => {
+                self.machine.stored(&told, result);
+                self.carry_out(None);
+            }
+            Answer::Replicated {
+                topic,
+                member,
+                ready,
+            } => {
+                self.machine.replicated(&topic, member, ready);
+                self.carry_out(None);
+            }
             Answer::Learned { message, asked } => {
-                self.machine.learned(message, asked, now_unix());
+                self.machine.learned(message, asked, now());
                 self.carry_out(None);
             }
             Answer::Again {
@@ -294,46 +364,6 @@ impl Connection<'_> {
         }
     }
 
-    fn subscribe(&mut self, late: Late) {
-        let Late {
-            subscription,
-            replaced,
-            greeting,
-            plan,
-        } = late;
-        let hub = &self.app.hub;
-        let starts = plan.as_ref().map(|plan| &plan.starts);
-        match hub.subscribe(subscription, replaced, &greeting, starts) {
-            Ok(None) => {}
-            Ok(Some(missed)) => {
-                if let (Some(plan), Some(live)) = (plan, greeting.live) {
-                    self.replay(plan, missed, live);
-                }
-            }
-            Err(outdated) => {
-                let Outdated(subscription) = *outdated;
-                self.ask_again(Late {
-                    subscription,
-                    replaced,
-                    greeting,
-                    plan,
-                });
-            }
-        }
-    }
-
-    fn replay(&mut self, plan: Plan, missed: Missed, live: Announcement) {
-        let (app, outbox) = (self.app.clone(), self.outbox.clone());
-        let missed = Arc::new(missed);
-        self.replays.push(
-            async move {
-                let result = app.resume.run(&outbox, plan, &missed, &live).await;
-                Replayed { result, missed }
-            }
-            .boxed(),
-        );
-    }
-
     fn replayed(&mut self, replayed: Replayed) -> Result<(), End> {
         match replayed.result {
             Ok(()) | Err(resume::Error::Ended) => {}
@@ -355,150 +385,15 @@ impl Connection<'_> {
         Ok(())
     }
 
-    /// The catalog has changed while the subscription was being admitted.
-    fn ask_again(&mut self, late: Late) {
-        let instead = Instead {
-            live: late.replaced,
-            joining: !late.greeting.frames.is_empty(),
-        };
-        self.late.insert(late.subscription.id, instead);
-        let app = self.app.clone();
-        self.questions.push(
-            async move {
-                // Not at once: the database may have to recover first.
-                tokio::time::sleep(ASK_AGAIN).await;
-                let (principal, wanted) = (&late.subscription.principal, &late.subscription.wanted);
-                let (outcome, admitted) = admit(&app, principal, wanted, late.plan.is_some()).await;
-                Answer::Again {
-                    late: Box::new(late),
-                    outcome,
-                    admitted,
-                }
-            }
-            .boxed(),
-        );
-    }
-
-    /// Does what the machine has decided, in its order. Never waits. `admitted`: what it decides on.
-    fn carry_out(&mut self, admitted: Option<Admitted>) {
-        let (verified, mut plan) = match admitted {
-            Some(admitted) => (Some(admitted.verified), admitted.plan),
-            None => (None, None),
-        };
-        for effect in self.machine.effects() {
-            match effect {
-                Effect::Send(frame) => self.send(frame),
-                Effect::Learn {
-                    token,
-                    message,
-                    asked,
-                } => {
-                    let app = self.app.clone();
-                    self.questions.push(
-                        async move {
-                            app.verifier.learn(&token).await;
-                            Answer::Learned { message, asked }
-                        }
-                        .boxed(),
-                    );
-                }
-                Effect::Authorize(question) => {
-                    self.questions.push(ask(self.app.clone(), question).boxed())
-                }
-                Effect::Subscribe(subscribe) => {
-                    let Subscribe {
-                        id,
-                        topic,
-                        bindings,
-                        principal,
-                        wanted,
-                        replaced,
-                        greeting,
-                        live,
-                    } = subscribe;
-                    // What it replaces may itself be waiting, with an older one live in its stead.
-                    let replaced = match replaced.map(|id| (id, self.late.remove(&id))) {
-                        None => None,
-                        Some((replaced, None)) => Some(replaced),
-                        // The join is still owed an answer, and where to start from: let it come again.
-                        Some((_, Some(Instead { joining: true, .. }))) => {
-                            self.outbox.signal(Signal::Failed(id));
-                            continue;
-                        }
-                        Some((_, Some(Instead { live, .. }))) => live,
-                    };
-                    let subscription = Subscription {
-                        id,
-                        topic,
-                        version: self.version,
-                        bindings,
-                        principal,
-                        outbox: self.outbox.clone(),
-                        wanted,
-                        verified: verified.unwrap_or_else(|| self.app.hub.moment()),
-                    };
-                    let greeting = Greeting {
-                        frames: greeting.into_iter().map(Frame::text).collect(),
-                        live: Some(live),
-                    };
-                    self.subscribe(Late {
-                        subscription,
-                        replaced,
-                        greeting,
-                        plan: plan.take(),
-                    });
-                }
-                Effect::Unsubscribe(id) => {
-                    if let Some(Instead {
-                        live: Some(live), ..
-                    }) = self.late.remove(&id)
-                    {
-                        self.app.hub.unsubscribe(live);
-                    }
-                    self.app.hub.unsubscribe(id);
-                }
-                Effect::Enter { key, id, entrance } => {
-                    let member = Member {
-                        topic: entrance.topic,
-                        version: self.version,
-                        join_ref: entrance.join_ref,
-                        outbox: self.outbox.clone(),
-                        self_send: entrance.self_send,
-                        presence_enabled: entrance.presence_enabled,
-                        presence_key: entrance.presence_key,
-                    };
-                    self.app.topics.join(&key, id, member);
-                }
-                Effect::Leave { key, id } => self.app.topics.leave(&key, id),
-                Effect::Broadcast { key, id, payload } => {
-                    metrics::counter!(names::BROADCASTS, "source" => "socket").increment(1);
-                    self.app
-                        .topics
-                        .broadcast(&key, Some(id), Broadcast::Message(&payload));
-                }
-                Effect::BroadcastUser { key, id, broadcast } => {
-                    metrics::counter!(names::BROADCASTS, "source" => "socket").increment(1);
-                    let broadcast = Broadcast::User {
-                        event: &broadcast.event,
-                        encoding: broadcast.encoding,
-                        payload: &broadcast.payload,
-                    };
-                    self.app.topics.broadcast(&key, Some(id), broadcast);
-                }
-                Effect::Track { key, id, payload } => self.app.topics.track(&key, id, &payload),
-                Effect::Untrack { key, id } => self.app.topics.untrack(&key, id),
-                Effect::Joined(result) => {
-                    metrics::counter!(names::JOINS, "result" => result).increment(1)
-                }
-            }
-        }
-        let channels = self.machine.channels();
-        metrics::gauge!(names::CHANNELS).increment(channels as f64 - self.channels as f64);
-        self.channels = channels;
-    }
-
-    fn send(&self, frame: String) {
+    pub(super) fn send(&self, frame: String) {
         self.outbox.push(Frame::text(frame));
+    }
+}
+
+fn now() -> Now {
+    Now {
+        unix: now_unix(),
+        instant: Instant::now(),
     }
 }
 

@@ -22,7 +22,7 @@ pub(crate) async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Verif
         .map_err(|error| Refusal::token(&error))
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())

@@ -1,4 +1,10 @@
-//! From an HTTP request to a websocket. The checks come in the order that clients know, and a refusal is a plain HTTP answer.
+//! From an HTTP request to a websocket. A refusal is a plain HTTP answer with the status and the text that clients know.
+//!
+//! After a failure thousands of clients come back at once, and are refused at once where a limit says so. So what costs
+//! nothing to look at comes first, before the token, and whoever is refused is let go: the connection is closed with the
+//! answer. The peer waits for two seconds before it refuses, to slow such storms down; here that would keep thousands of
+//! connections and their memory for just as long, and slow nobody down, since the clients wait longer each time by
+//! themselves.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,6 +18,7 @@ use hyper_util::rt::TokioIo;
 use protocol::Version;
 use serde_json::json;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
@@ -19,10 +26,11 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use crate::app::App;
 use crate::auth::TokenError;
 use crate::connection::{self, Opened};
+use crate::limits::Exceeded;
 use crate::metrics::names;
 
-use super::Remote;
 use super::server::Place;
+use super::{Remote, browsers};
 
 /// From our 101 until hyper hands the socket over: it only has to write the answer.
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,13 +48,7 @@ pub(super) async fn handle(
     let checked = check(&app, request.uri(), request.headers())
         .await
         .and_then(|(version, token)| {
-            let slot = Slot::take(&app).ok_or_else(|| {
-                Refused::with_message(
-                    "full",
-                    StatusCode::TOO_MANY_REQUESTS,
-                    "Too many connected users",
-                )
-            })?;
+            let slot = Slot::take(&app)?;
             Ok((version, token, slot, accept_key(&request)?))
         });
     let (version, token, slot, accept) = match checked {
@@ -100,14 +102,22 @@ pub(super) async fn handle(
 struct Slot(Arc<App>);
 
 impl Slot {
-    fn take(app: &Arc<App>) -> Option<Slot> {
+    fn take(app: &Arc<App>) -> Result<Slot, Refused> {
         let open: &AtomicUsize = &app.connections;
         open.fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| {
             (open < app.settings.max_connections).then_some(open + 1)
         })
-        .ok()?;
+        .map_err(|_| Refused::limited(Exceeded::Connections.counted()))?;
         metrics::gauge!(names::CONNECTIONS).increment(1);
-        Some(Slot(app.clone()))
+        Ok(Slot(app.clone()))
+    }
+
+    /// Fails if there is none now. One that is there may be taken by somebody else before it is taken here.
+    fn look(app: &App) -> Result<(), Refused> {
+        match app.connections.load(Ordering::Acquire) < app.settings.max_connections {
+            true => Ok(()),
+            false => Err(Refused::limited(Exceeded::Connections.counted())),
+        }
     }
 }
 
@@ -138,6 +148,17 @@ async fn check(app: &App, uri: &Uri, headers: &HeaderMap) -> Result<(Version, St
             "Server is stopping",
         ));
     }
+    if !browsers::may_connect(&app.settings.allowed_origins, headers) {
+        return Err(Refused::with_message(
+            "origin",
+            StatusCode::FORBIDDEN,
+            "This website may not connect: its origin is not in the gateway's setting allowed_origins",
+        ));
+    }
+    Slot::look(app)?;
+    app.limits
+        .handshake(Instant::now())
+        .map_err(Refused::limited)?;
     let token = match headers.get("x-api-key") {
         Some(key) => key.to_str().ok(),
         None => parameter("apikey"),
@@ -222,6 +243,15 @@ impl Refused {
         }
     }
 
+    fn limited(exceeded: Exceeded) -> Refused {
+        let message = exceeded.refuses_handshake().unwrap_or("Too many requests");
+        let reason = match exceeded {
+            Exceeded::Connections => "full",
+            _ => "joins",
+        };
+        Refused::with_message(reason, StatusCode::TOO_MANY_REQUESTS, message)
+    }
+
     fn token(error: &TokenError) -> Refused {
         let unauthorized = |reason, message: &str| {
             Refused::with_message(reason, StatusCode::UNAUTHORIZED, message)
@@ -258,11 +288,15 @@ impl Refused {
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         metrics::counter!(names::CONNECTIONS_REFUSED, "reason" => self.reason).increment(1);
-        match self.body {
+        let mut response = match self.body {
             Body::Empty => self.status.into_response(),
             Body::Text(text) => (self.status, text).into_response(),
             Body::Error(message) => super::json(self.status, json!({"error": message}).to_string()),
-        }
+        };
+        // A client that wanted a socket has no use for this connection, and others may be waiting for its place.
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+        response
     }
 }
 

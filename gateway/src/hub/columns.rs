@@ -5,7 +5,7 @@ use crate::{
     feed::change::Record,
 };
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct ColumnSet {
     columns: Vec<Written>,
     /// Every column of the table, each as the log has it: then the log's text is the wire's text.
@@ -22,15 +22,7 @@ struct Written {
     /// As a JSON string, followed by a colon.
     label: Box<str>,
     key: bool,
-    rendering: Kind,
-}
-
-/// [`Rendering`], hashable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Kind {
-    AsIs,
-    Float,
-    Bytea,
+    rendering: Rendering,
 }
 
 impl ColumnSet {
@@ -43,11 +35,7 @@ impl ColumnSet {
                 name: column.name.clone(),
                 label: format!("{}:", serde_json::Value::from(&*column.name)).into(),
                 key: column.key,
-                rendering: match column.rendering() {
-                    Rendering::AsIs => Kind::AsIs,
-                    Rendering::Float => Kind::Float,
-                    Rendering::Bytea => Kind::Bytea,
-                },
+                rendering: column.rendering(),
             })
             .collect();
         let described: Vec<_> = places
@@ -63,7 +51,9 @@ impl ColumnSet {
             .collect();
         ColumnSet {
             verbatim: columns.len() == table.columns.len()
-                && columns.iter().all(|column| column.rendering == Kind::AsIs),
+                && columns
+                    .iter()
+                    .all(|column| column.rendering == Rendering::AsIs),
             described: format!("[{}]", described.join(",")),
             columns,
             cursor,
@@ -100,6 +90,13 @@ impl ColumnSet {
         self.write(record, |column, _| column.key)
     }
 
+    /// Of the primary key what is short.
+    pub(super) fn render_short_key(&self, record: &Record, longest: usize) -> String {
+        self.write(record, |column, value| {
+            column.key && value.len() <= longest && value != "null"
+        })
+    }
+
     /// Only what is short: for a change that is too large to be sent. No nulls (protocol §5.9).
     pub(super) fn render_short(&self, record: &Record, longest: usize) -> String {
         self.write(record, |_, value| value.len() <= longest && value != "null")
@@ -120,8 +117,19 @@ impl ColumnSet {
             }
             out.push_str(&column.label);
             match (column.rendering, value) {
-                (Kind::Float, "\"NaN\"" | "\"Infinity\"" | "\"-Infinity\"") => out.push_str("null"),
-                (Kind::Bytea, value) => match value.strip_prefix("\"\\\\x") {
+                (Rendering::Float, "\"NaN\"" | "\"Infinity\"" | "\"-Infinity\"") => {
+                    out.push_str("null");
+                }
+                // There is no other text in such a list, and a list of numbers has no quotes.
+                (Rendering::Floats, value) if value.contains('"') => {
+                    let mut parts = value.split('"');
+                    out.push_str(parts.next().unwrap_or_default());
+                    while let (Some(_), Some(after)) = (parts.next(), parts.next()) {
+                        out.push_str("null");
+                        out.push_str(after);
+                    }
+                }
+                (Rendering::Bytea, value) => match value.strip_prefix("\"\\\\x") {
                     Some(hex) => {
                         out.push('"');
                         out.push_str(hex);
@@ -133,5 +141,72 @@ impl ColumnSet {
         }
         out.push('}');
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::Column;
+
+    fn set(columns: &[(&str, &str, bool)]) -> ColumnSet {
+        let columns: Vec<Column> = columns
+            .iter()
+            .map(|(name, base, key)| {
+                serde_json::from_value(serde_json::json!({
+                    "name": name, "type": base, "base": base, "kind": "b", "category": "X", "domain": false, "key": key,
+                    "sent": true, "deterministic": true,
+                }))
+                .unwrap()
+            })
+            .collect();
+        let places: Vec<_> = (0..columns.len()).collect();
+        let table = Table {
+            id: 1,
+            oid: 1,
+            schema: "public".into(),
+            name: "things".into(),
+            inserts: true,
+            updates: true,
+            deletes: true,
+            full_identity: false,
+            attached: 1,
+            filtered: None,
+            columns,
+        };
+        ColumnSet::new(&table, &places, false)
+    }
+
+    #[test]
+    fn numbers_that_json_does_not_have_are_null_in_lists_too() {
+        let set = set(&[("f", "_float8", false), ("t", "_text", false)]);
+        let record =
+            Record::parse(r#"{"f":[["NaN",1.50],["-Infinity",null]],"t":["NaN"]}"#.into()).unwrap();
+        assert_eq!(
+            set.render(&record),
+            r#"{"f":[[null,1.50],[null,null]],"t":["NaN"]}"#
+        );
+    }
+
+    #[test]
+    fn of_a_row_that_is_too_large_short_values_remain_and_no_nulls() {
+        let set = set(&[
+            ("id", "text", true),
+            ("part", "int4", true),
+            ("body", "text", false),
+            ("note", "text", false),
+        ]);
+        let long = "x".repeat(100);
+        let record = format!(r#"{{"id":"{long}","part":7,"body":"short","note":null}}"#);
+        let record = Record::parse(record.into()).unwrap();
+        assert_eq!(
+            set.render_short(&record, 64),
+            r#"{"part":7,"body":"short"}"#
+        );
+        assert_eq!(set.render_short_key(&record, 64), r#"{"part":7}"#);
+        assert_eq!(
+            set.render_key(&record),
+            format!(r#"{{"id":"{long}","part":7}}"#)
+        );
     }
 }

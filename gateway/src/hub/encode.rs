@@ -77,7 +77,11 @@ impl Encoding<'_> {
                 self.bodies.len() - 1
             }
         };
-        let frame = protocol::encode_change(group.version, &group.topic, ids, &self.bodies[body].2);
+        let write = |data: &str| match group.bare {
+            false => protocol::encode_change(group.version, &group.topic, ids, data),
+            true => protocol::encode_bare_change(group.version, &group.topic, self.kind(), data),
+        };
+        let frame = write(&self.bodies[body].2);
         let largest = match group.version {
             Version::V1 => self.encoder.max_change_bytes.min(LARGEST_V1),
             Version::V2 => self.encoder.max_change_bytes,
@@ -85,12 +89,15 @@ impl Encoding<'_> {
         if frame.len() <= largest {
             return frame;
         }
-        protocol::encode_change(
-            group.version,
-            &group.topic,
-            ids,
-            &self.body(columns, old, true),
-        )
+        write(&self.body(columns, old, true))
+    }
+
+    fn kind(&self) -> &'static str {
+        match self.change.operation {
+            Operation::Insert => "INSERT",
+            Operation::Update => "UPDATE",
+            Operation::Delete | Operation::Truncate | Operation::Control => "DELETE",
+        }
     }
 
     /// The old row was judged only where it agrees with the new one in all that the verdict rests on. Otherwise no more of it
@@ -129,7 +136,8 @@ impl Encoding<'_> {
     fn body(&self, columns: &ColumnSet, old: Old, too_large: bool) -> String {
         let render = |record: &Record, old: Old| match (old, too_large) {
             (Old::None, _) => "{}".to_owned(),
-            (Old::Key, _) => columns.render_key(record),
+            (Old::Key, false) => columns.render_key(record),
+            (Old::Key, true) => columns.render_short_key(record, SHORT),
             (Old::Full, false) => columns.render(record),
             (Old::Full, true) => columns.render_short(record, SHORT),
         };
@@ -151,11 +159,7 @@ impl Encoding<'_> {
         ChangeData {
             schema: &self.table.schema,
             table: &self.table.name,
-            kind: match self.change.operation {
-                Operation::Insert => "INSERT",
-                Operation::Update => "UPDATE",
-                Operation::Delete | Operation::Truncate | Operation::Control => "DELETE",
-            },
+            kind: self.kind(),
             commit_timestamp: Some(&self.change.committed_at),
             columns: columns.described(),
             record: record.as_deref(),

@@ -13,6 +13,8 @@ pub(super) struct GroupKey {
     pub(super) topic: Arc<str>,
     pub(super) version: Version,
     pub(super) bindings: Vec<BoundBinding>,
+    /// As clients from before 2022 want it.
+    pub(super) bare: bool,
 }
 
 pub(super) struct Member {

@@ -92,14 +92,14 @@ impl State {
         let mut looked: Vec<Older> = Vec::new();
         let mut recent = BTreeMap::new();
         for binding in bindings {
-            let key = binding.filter.equals.first();
+            let key = binding.filter.fixed().next();
             let Some(since) = starts.marks.get(&binding.id) else {
                 marks.extend(here.clone().map(|here| (binding.id, here)));
                 continue;
             };
             let wanted = Older {
                 table: binding.table,
-                key: key.cloned(),
+                key: key.map(|(column, value)| (column.clone(), value.clone())),
                 since: since.clone(),
             };
             // Equal questions have equal answers, and this holds everybody up.
@@ -348,7 +348,7 @@ impl View<'_> {
             let start = self.starts.get(&binding.id)?;
             let hit = binding.table == change.table
                 && binding.events.include(change.operation)
-                && binding.filter.equals_match(image?)
+                && binding.filter.holds(image?)
                 && !covers(start, change);
             hit.then_some(place)
         })

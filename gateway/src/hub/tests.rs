@@ -5,11 +5,12 @@ use std::sync::Arc;
 use futures::FutureExt;
 
 use super::{
+    filter::{Check, Test},
     outbox::{Frame, Item, Limits},
     *,
 };
 use crate::{
-    catalog::{Column, Table},
+    catalog::{Column, Spread, Table},
     feed::{change::Record, mark::Mark, snapshot::Snapshot, source::Source},
 };
 
@@ -20,7 +21,7 @@ fn table(names: &[(&str, &str, bool)]) -> Table {
         .iter()
         .map(|(name, ty, key)| {
             serde_json::from_value::<Column>(serde_json::json!({
-                "name": name, "type": ty, "base": ty, "kind": "b", "category": "X", "key": key, "deterministic": true,
+                "name": name, "type": ty, "base": ty, "kind": "b", "category": "X", "domain": false, "key": key, "sent": true, "deterministic": true,
             }))
             .unwrap()
         })
@@ -35,6 +36,7 @@ fn table(names: &[(&str, &str, bool)]) -> Table {
         deletes: true,
         full_identity: false,
         attached: 1,
+        filtered: None,
         columns,
     }
 }
@@ -77,8 +79,16 @@ impl Bench {
 
     fn binding(&self, id: u64, room: Option<&str>, scope: Scope) -> BoundBinding {
         let all: Vec<usize> = (0..self.table.columns.len()).collect();
-        let equals = room
-            .map(|room| (Box::from("room"), format!("\"{room}\"").into()))
+        let tests = room
+            .map(|room| Test {
+                column: "room".into(),
+                spread: Spread::Usual,
+                check: Check::OneOf {
+                    values: vec![format!("\"{room}\"").into()],
+                    or_null: false,
+                },
+                negate: false,
+            })
             .into_iter()
             .collect();
         BoundBinding {
@@ -89,7 +99,7 @@ impl Bench {
                 update: true,
                 delete: true,
             },
-            filter: Arc::new(Filter { equals, rest: None }),
+            filter: Arc::new(Filter { tests, rest: None }),
             columns: Arc::new(ColumnSet::new(&self.table, &all, false)),
             scope,
             reads: Arc::new(Reads::Columns(vec!["room".into()])),

@@ -4,13 +4,25 @@ use futures::FutureExt;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::hub::outbox::{Item, Limits};
+use crate::{
+    config::Settings,
+    hub::outbox::{self, Item},
+};
 
 fn key(private: bool) -> TopicKey {
     TopicKey {
         private,
         sub_topic: "room".into(),
     }
+}
+
+fn topics() -> Topics {
+    let settings = Settings::from_pairs([
+        ("database_url", "postgres://nobody@127.0.0.1:1/none"),
+        ("jwt_secret", "0123456789abcdef0123456789abcdef"),
+    ]);
+    let now = tokio::time::Instant::now();
+    Topics::new(Limits::new(&settings.expect("valid settings"), now))
 }
 
 struct Client {
@@ -25,7 +37,7 @@ fn join(
     presence_key: &str,
     self_send: bool,
 ) -> Client {
-    let outbox = Arc::new(Outbox::new(Limits {
+    let outbox = Arc::new(Outbox::new(outbox::Limits {
         frames: 100,
         bytes: 1 << 20,
     }));
@@ -38,8 +50,9 @@ fn join(
         self_send,
         presence_enabled: true,
         presence_key: presence_key.into(),
+        reads: Grant::ALL,
     };
-    topics.join(key, id, member);
+    topics.join(key, id, member, None).unwrap();
     Client { id, outbox }
 }
 
@@ -75,7 +88,7 @@ fn raw(value: Value) -> Box<RawValue> {
 
 #[test]
 fn a_broadcast_reaches_all_but_its_sender() {
-    let topics = Topics::new();
+    let topics = topics();
     let key = key(false);
     let sender = join(&topics, &key, Version::V2, "a", false);
     let other = join(&topics, &key, Version::V2, "b", false);
@@ -102,7 +115,7 @@ fn a_broadcast_reaches_all_but_its_sender() {
 
 #[test]
 fn bytes_reach_only_those_who_can_be_sent_bytes() {
-    let topics = Topics::new();
+    let topics = topics();
     let key = key(false);
     let old = join(&topics, &key, Version::V1, "a", false);
     let new = join(&topics, &key, Version::V2, "b", false);
@@ -112,6 +125,7 @@ fn bytes_reach_only_those_who_can_be_sent_bytes() {
         event: "e",
         encoding: Encoding::Binary,
         payload: &[1, 255],
+        id: None,
     };
     assert_eq!(topics.broadcast(&key, None, bytes), 1);
     assert_eq!(old.received(), []);
@@ -136,7 +150,7 @@ fn bytes_reach_only_those_who_can_be_sent_bytes() {
 
 #[test]
 fn public_and_private_topics_of_one_name_do_not_meet() {
-    let topics = Topics::new();
+    let topics = topics();
     let public = join(&topics, &key(false), Version::V2, "a", false);
     join(&topics, &key(true), Version::V2, "b", false);
     public.received();
@@ -150,7 +164,7 @@ fn public_and_private_topics_of_one_name_do_not_meet() {
 
 #[test]
 fn presence_is_told_as_state_then_as_diffs() {
-    let topics = Topics::new();
+    let topics = topics();
     let key = key(false);
     let ada = join(&topics, &key, Version::V2, "ada", false);
     assert_eq!(ada.received(), [("presence_state".to_owned(), json!({}))]);
@@ -197,7 +211,7 @@ fn presence_is_told_as_state_then_as_diffs() {
 
 #[test]
 fn two_channels_of_one_key_are_two_metas() {
-    let topics = Topics::new();
+    let topics = topics();
     let key = key(false);
     let phone = join(&topics, &key, Version::V2, "ada", false);
     let desk = join(&topics, &key, Version::V2, "ada", false);

@@ -304,3 +304,26 @@ async fn operators_of_filters_are_those_of_postgresql() {
         assert_eq!(ids, but_the_end, "{}", channel.topic);
     }
 }
+
+/// `SUBSCRIBED` means live here for everybody; who waits hears of wrong bindings in the reply as well.
+#[tokio::test]
+async fn who_waits_for_the_bindings_is_refused_if_they_are_wrong() {
+    let (_database, gateway) = chat().await;
+    let mut client = Client::v2(&gateway, &authenticated(ADA)).await;
+    let config = |filter: &str| {
+        json!({"config": {
+            "postgres_changes": [binding("*", "chat_messages", Some(filter))],
+            "postgres_changes_options": {"wait": true, "timeout": 15000},
+        }})
+    };
+    let (channel, reply) = client
+        .join("a", config(&format!("session_id=eq.{A1}")))
+        .await;
+    assert_eq!(reply["status"], "ok");
+    client.live(&channel).await;
+    let (_, reply) = client.join("b", config("wrong")).await;
+    assert_eq!(
+        reply,
+        json!({"status": "error", "response": {"reason": "RealtimeDisabledForConfiguration: Error parsing `filter` params: [\"wrong\"]"}})
+    );
+}

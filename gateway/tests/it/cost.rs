@@ -99,6 +99,7 @@ impl Log {
                     "tidings.trim_changes(",
                     "tidings.log_state(",
                     "tidings.retention(",
+                    "tidings.keep_messages(",
                     "pg_try_advisory",
                     "pg_advisory",
                     "pg_current_snapshot",
@@ -277,4 +278,72 @@ async fn a_burst_of_joins_asks_equal_questions_together() {
     assert!(statements.questions < JOINS / 4, "{statements:?}");
     assert!(statements.catalog < JOINS / 4, "{statements:?}");
     assert!(took < Duration::from_secs(60), "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_filter_is_evaluated_once_for_all_who_have_it_and_the_simple_ones_not_at_all() {
+    const BATCHES: usize = 5;
+    const ROWS: usize = 20;
+    const FILTERS: usize = 10;
+    let cluster = OwnCluster::start().await;
+    let database = cluster.database("chattwelve").await;
+    database
+        .execute("create table things (id int generated always as identity primary key, room int, kind text, body text); grant select on things to authenticated; select tidings.watch('things')")
+        .await;
+    let gateway = TestGateway::start(&database).await;
+    let mut log = Log::of(&database).await;
+    let insert = format!(
+        "insert into things (room, kind, body) select 7, 'user', 'abcdefghij' from generate_series(1, {ROWS})"
+    );
+    let mut sockets = Vec::new();
+    for each in [1, 100] {
+        for letter in "abcdefghij".chars() {
+            // The first condition decides without PostgreSQL that most rows need no look.
+            let filter = format!("room=eq.7,body=like.%{letter}%");
+            let bindings = json!([binding("INSERT", "things", Some(&filter))]);
+            let have = if each == 1 { 0 } else { 1 };
+            let more = audience(&gateway, &[authenticated(ADA)], &bindings, each - have).await;
+            sockets.extend(more);
+        }
+        log.begin();
+        for _ in 0..BATCHES {
+            database
+                .execute("insert into things (room, body) values (8, 'abcdefghij')")
+                .await;
+            database.execute(&insert).await;
+            all_get(&mut sockets, ROWS).await;
+        }
+        let statements = log.statements();
+        println!(
+            "{BATCHES} batches to {each} subscribers of each of {FILTERS} filters: {statements:?}"
+        );
+        assert_eq!(
+            (statements.questions, &statements.other),
+            (BATCHES * FILTERS, &Vec::new()),
+            "{statements:?}"
+        );
+    }
+    drop(sockets);
+
+    let mut sockets = Vec::new();
+    for filter in [
+        "room=in.(6,7)",
+        "room=gt.6,room=lte.7",
+        "kind=neq.bot,room=not.in.(1,2)",
+        "kind=isdistinct.bot,body=not.is.null",
+    ] {
+        let bindings = json!([binding("INSERT", "things", Some(filter))]);
+        sockets.extend(audience(&gateway, &[authenticated(ADA)], &bindings, 50).await);
+    }
+    log.begin();
+    for _ in 0..BATCHES {
+        database.execute(&insert).await;
+        all_get(&mut sockets, ROWS).await;
+    }
+    let statements = log.statements();
+    assert_eq!(
+        (statements.questions, &statements.other),
+        (0, &Vec::new()),
+        "{statements:?}"
+    );
 }

@@ -273,3 +273,29 @@ async fn a_gateway_mends_the_triggers_by_itself() {
     assert_eq!(after["findings"], serde_json::json!([]));
     assert!(after["server"]["sessions"].as_i64() > Some(0));
 }
+
+#[tokio::test]
+async fn what_keeps_messages_from_arriving_is_named() {
+    let database = TestDatabase::new(Some("chattwelve")).await;
+    database
+        .execute(
+            "drop trigger tidings_message on realtime.messages;
+             alter table realtime.messages disable row level security;
+             do $$ begin
+               execute format('drop table realtime.messages_%s', to_char((now() at time zone 'utc')::date + 1, 'YYYY_MM_DD'));
+             end $$",
+        )
+        .await;
+    let (_, found) = report(&database, &[]).await;
+    for begins in [
+        "broadcasts from SQL do not arrive",
+        "realtime.messages has no partition for tomorrow",
+        "row-level security of realtime.messages is off",
+    ] {
+        database.execute(mend(finding(&found, None, begins))).await;
+    }
+    let (_, found) = report(&database, &[]).await;
+    let about_messages = |finding: &&Value| finding.to_string().contains("realtime.messages");
+    let findings = found["findings"].as_array().expect("findings");
+    assert_eq!(findings.iter().find(about_messages), None);
+}

@@ -6,6 +6,7 @@
 
 pub(crate) mod host;
 pub(crate) mod install;
+pub(crate) mod recorder;
 
 use std::{
     process::{ExitStatus, Stdio},
@@ -21,8 +22,8 @@ use tokio::{
 
 use host::Host;
 
-/// A whole scenario. The slowest ones wait for a token to expire, or for an SDK's pauses before it connects again.
-const LIMIT: Duration = Duration::from_secs(120);
+/// All scenarios of one process. The slowest ones wait for a token to expire, or for an SDK's pauses before it connects again.
+const LIMIT: Duration = Duration::from_secs(240);
 
 /// What is kept of a driver's complaints.
 const MAX_COMPLAINTS: u64 = 64 << 10;

@@ -1,8 +1,10 @@
 //! The wire, byte for byte: frames as the SDKs send them and as they must be answered.
 
 mod binary;
+mod captured;
 mod hostile;
 mod join;
+mod old_style;
 mod payloads;
 mod text;
 

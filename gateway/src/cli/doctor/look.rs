@@ -64,6 +64,17 @@ pub(super) async fn look(
     for row in rows {
         tables.push(table(connection, &row, roles).await?);
     }
+    let messages = sqlx::query(statement!("doctor_messages"))
+        .fetch_all(&mut *connection)
+        .await?;
+    for row in messages {
+        findings.push(Finding {
+            severity: Severity::Warning,
+            table: None,
+            text: row.try_get("problem")?,
+            mend: row.try_get("mend")?,
+        });
+    }
     Ok(Report {
         server: Some(server),
         tables,

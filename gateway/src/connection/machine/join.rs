@@ -1,13 +1,16 @@
 //! How a channel is joined, and how it keeps its rights when its token is replaced.
 
+use protocol::Replay;
+
 use super::*;
+use crate::limits::ChannelLimits;
 
 /// A channel keeps its topic and what it asked for, so both are bounded; the longest token and a hundred filters fit.
 const MAX_TOPIC_BYTES: usize = 1024;
 const MAX_JOIN_BYTES: usize = 64 << 10;
 
 impl Machine<'_> {
-    pub(super) fn join(&mut self, message: ClientMessage, now: i64, may_learn: bool) {
+    pub(super) fn join(&mut self, message: ClientMessage, now: Now, may_learn: bool) {
         let refuse = |machine: &mut Self, refusal: Refusal| {
             machine.effects.push(Effect::Joined(refusal.label()));
             // Without a channel of ours, there is no join_ref to speak of.
@@ -37,7 +40,15 @@ impl Machine<'_> {
             };
             return refuse(self, refusal);
         }
-        let join = protocol::parse_join(&message.payload);
+        // One that comes again, with its token known, was counted before.
+        if may_learn && let Err(exceeded) = self.limits.join(now.instant) {
+            refuse(
+                self,
+                exceeded.refuses_join().unwrap_or(Refusal::TooManyJoins),
+            );
+            return self.effects.push(Effect::Close(exceeded));
+        }
+        let join = protocol::parse_join_to(&sub_topic, &message.payload);
         let token = join.token(&self.token).to_owned();
         if may_learn && self.verifier.may_learn(&token) {
             return self.learn(token, message);
@@ -57,22 +68,18 @@ impl Machine<'_> {
         if !join.invalid.is_empty() {
             tracing::debug!(fields = ?join.invalid, "InvalidJoinPayload: fields of the wrong type got their default");
         }
-        let verified = if self.channels.len() >= self.rules.max_channels {
+        let verified = if self.rules.private_only && !join.config.private {
+            Err(Refusal::PrivateOnly)
+        } else if self.channels.len() >= self.rules.max_channels {
+            Exceeded::Channels.counted();
             Err(Refusal::TooManyChannels)
         } else {
-            self.verifier.verify(&token, now).map_err(refusal)
+            self.verifier.verify(&token, now.unix).map_err(refusal)
         };
-        let verified = verified.and_then(|verified| {
-            if join.config.private {
-                // What a private channel may do is asked of the policies of realtime.messages. There are none yet.
-                Err(Refusal::Unauthorized {
-                    topic: sub_topic.to_string(),
-                })
-            } else if join.config.broadcast.replay.is_some() {
-                Err(Refusal::ReplayOnPublicChannel)
-            } else {
-                Ok(verified)
-            }
+        let verified = verified.and_then(|verified| match join.config.broadcast.replay {
+            Some(_) if !join.config.private => Err(Refusal::ReplayOnPublicChannel),
+            Some(Replay::Invalid) => Err(Refusal::ReplayParams),
+            _ => Ok(verified),
         });
         let verified = match verified {
             Ok(verified) => verified,
@@ -84,11 +91,10 @@ impl Machine<'_> {
 
         let topic: Arc<str> = message.topic.into();
         let ids: Arc<[u64]> = protocol::assign_ids(&join.config.bindings).into();
+        let private = join.config.private;
+        let presence = join.config.presence.enabled;
         let channel = Channel {
-            key: TopicKey {
-                private: false,
-                sub_topic,
-            },
+            key: TopicKey { private, sub_topic },
             join_ref: if message.join_ref.is_null() {
                 message.reference.clone()
             } else {
@@ -107,20 +113,28 @@ impl Machine<'_> {
                 reference: message.reference,
                 join_ref: message.join_ref,
                 replaces,
-                waiting: Vec::new(),
-                waiting_bytes: 0,
+                waiting: Queue::default(),
             }),
             asked: 0,
             problem: None,
             live: None,
             next_token: None,
             topic: topic.clone(),
+            read: Grant::ALL,
+            write: None,
+            pending: None,
+            read_asked: 0,
+            write_asked: 0,
+            presence: presence.unwrap_or(self.rules.presence_default),
+            tracked_bytes: 0,
+            limits: ChannelLimits::default(),
         };
-        let has_bindings = !channel.wanted.config.bindings.is_empty();
+        let must_ask = channel.must_ask();
         self.channels.insert(topic.clone(), channel);
-        let asked = self.ask(&topic, has_bindings);
-        if !has_bindings {
-            self.authorized(&topic, asked, Outcome::Bound(Vec::new()), now);
+        let asked = self.ask(&topic, must_ask);
+        if !must_ask {
+            let nothing = Outcome::Bound(Vec::new());
+            self.authorized(&topic, asked, nothing, Ok(Grant::ALL), now);
         }
     }
 
@@ -128,10 +142,22 @@ impl Machine<'_> {
     pub(super) fn ask(&mut self, topic: &Arc<str>, really: bool) -> u64 {
         self.questions += 1;
         let asked = self.questions;
+        let private = self
+            .channels
+            .get(topic)
+            .and_then(|channel| self.asker(channel));
         if let Some(channel) = self.channels.get_mut(topic) {
             channel.asked = asked;
+            let replay = match (&channel.phase, channel.wanted.config.broadcast.replay) {
+                (Phase::Joining(_), Some(Replay::Valid { since_ms, limit })) => {
+                    Some((since_ms, limit))
+                }
+                _ => None,
+            };
             if really {
                 self.effects.push(Effect::Authorize(Question {
+                    private,
+                    replay,
                     topic: topic.clone(),
                     asked,
                     principal: channel.verified.principal.clone(),
@@ -148,7 +174,8 @@ impl Machine<'_> {
         topic: &str,
         joining: Joining,
         outcome: Outcome,
-        now: i64,
+        read: Result<Grant, Refusal>,
+        now: Now,
     ) {
         let Joining {
             reference,
@@ -179,7 +206,23 @@ impl Machine<'_> {
         let wanted = !bindings.is_empty();
         drop(bindings);
 
+        let read = read.and_then(|read| {
+            channel.read = read;
+            match channel.reads().is_empty() {
+                true => Err(Refusal::Unauthorized {
+                    topic: sub_topic.to_string(),
+                }),
+                false => Ok(()),
+            }
+        });
         let refusal = match &outcome {
+            _ if read.is_err() => read.err(),
+            // Who waits for the bindings is told by the reply that they are wrong.
+            Outcome::Wrong(refusal) if channel.wanted.config.wait.is_some() => {
+                Some(Refusal::BadBindings {
+                    message: refusal.to_string(),
+                })
+            }
             Outcome::Unavailable => Some(Refusal::DatabaseUnavailable),
             Outcome::Refused(error) => Some(Refusal::Resume(error.clone())),
             Outcome::Denied if self.rules.unauthorized_join == UnauthorizedJoin::Refuse => {
@@ -195,7 +238,7 @@ impl Machine<'_> {
             self.reply(&join_ref, &reference, topic, &refusal.reply());
             self.close_replaced(topic, replaces);
             // Whatever waited finds no channel, and is answered so.
-            return self.resume(waiting, now);
+            return self.resume(waiting.waiting, now);
         }
 
         self.effects.push(Effect::Joined("ok"));
@@ -253,6 +296,11 @@ impl Machine<'_> {
             return;
         };
         let presence = &channel.wanted.config.presence;
+        let ready = channel.wanted.config.broadcast.replication_ready;
+        let await_feed = ready.then(|| Effect::AwaitFeed {
+            topic: channel.topic.clone(),
+            member: channel.member,
+        });
         self.effects.push(Effect::Enter {
             key: channel.key.clone(),
             id: channel.member,
@@ -260,19 +308,41 @@ impl Machine<'_> {
                 topic: channel.topic.clone(),
                 join_ref: channel.join_ref.clone(),
                 self_send: channel.wanted.config.broadcast.self_send,
-                presence_enabled: presence.enabled.unwrap_or(self.rules.presence_default),
+                presence_enabled: channel.presence,
+                reads: channel.reads(),
                 presence_key: match &presence.key {
-                    Some(key) => key.as_str().into(),
-                    None => uuid::Uuid::new_v4().to_string().into(),
+                    Some(key) if protocol::presence::is_usable_key(key) => key.as_str().into(),
+                    _ => uuid::Uuid::new_v4().to_string().into(),
                 },
             },
         });
-        self.resume(waiting, now);
+        self.effects.extend(await_feed);
+        self.resume(waiting.waiting, now);
     }
 
-    /// The bindings were asked about again for a new token.
-    pub(super) fn finish_renewal(&mut self, topic: &str, outcome: Outcome) {
+    /// The bindings and rights were asked about again for a new token.
+    pub(super) fn finish_renewal(
+        &mut self,
+        topic: &str,
+        outcome: Outcome,
+        read: Result<Grant, Refusal>,
+    ) {
+        match read {
+            Ok(read) => self.reads(topic, read),
+            Err(Refusal::Unauthorized { .. }) => self.reads(topic, Grant::default()),
+            // It should come back: the new token may well be good.
+            Err(_) => return self.crash(topic),
+        }
         let Some(channel) = self.channels.get_mut(topic) else {
+            return;
+        };
+        channel.write = None;
+        let pending = channel.pending.is_some();
+        let has_bindings = !channel.wanted.config.bindings.is_empty();
+        if pending {
+            self.ask_rights(topic, Right::Write);
+        }
+        let Some(channel) = self.channels.get_mut(topic).filter(|_| has_bindings) else {
             return;
         };
         let cursors = || {
@@ -322,7 +392,7 @@ impl Machine<'_> {
     }
 
     /// A new token for a channel. There is never a reply.
-    pub(super) fn renew(&mut self, message: ClientMessage, now: i64, may_learn: bool) {
+    pub(super) fn renew(&mut self, message: ClientMessage, now: Now, may_learn: bool) {
         let Some(channel) = self.channels.get_mut(&*message.topic) else {
             return;
         };
@@ -338,17 +408,15 @@ impl Machine<'_> {
             channel.next_token = Some(message);
             return;
         }
-        let verified: Result<Verified, _> = self.verifier.verify(&token, now);
+        let verified: Result<Verified, _> = self.verifier.verify(&token, now.unix);
         let before = std::mem::replace(&mut channel.token, token);
         match verified {
             Ok(verified) => {
                 let before = (before, std::mem::replace(&mut channel.verified, verified));
-                channel.live = (!channel.wanted.config.bindings.is_empty()).then_some(before);
-                let (topic, has_bindings) = (
-                    channel.topic.clone(),
-                    !channel.wanted.config.bindings.is_empty(),
-                );
-                if has_bindings {
+                let must_ask = channel.must_ask();
+                channel.live = must_ask.then_some(before);
+                let topic = channel.topic.clone();
+                if must_ask {
                     self.ask(&topic, true);
                 }
             }
@@ -357,7 +425,7 @@ impl Machine<'_> {
     }
 
     /// A message whose token was not known comes again, now that it is or never will be.
-    pub(in crate::connection) fn learned(&mut self, message: ClientMessage, asked: u64, now: i64) {
+    pub(in crate::connection) fn learned(&mut self, message: ClientMessage, asked: u64, now: Now) {
         if self.learning.remove(&message.topic) == Some(asked) {
             match &*message.event {
                 event::JOIN => self.join(message, now, false),
@@ -408,11 +476,11 @@ impl Machine<'_> {
         self.effects.extend(ended.map(Effect::Unsubscribe));
     }
 
-    pub(super) fn resume(&mut self, waiting: Vec<Waiting>, now: i64) {
+    pub(super) fn resume(&mut self, waiting: Vec<Waiting>, now: Now) {
         for waiting in waiting {
             match waiting {
                 Waiting::Message(message) => self.message(message, now),
-                Waiting::Broadcast(broadcast) => self.user_broadcast(broadcast),
+                Waiting::Broadcast(broadcast) => self.user_broadcast(broadcast, now),
             }
         }
     }

@@ -6,6 +6,7 @@ use super::*;
 use crate::{
     auth::sign,
     config::{Secret, Settings},
+    limits::Limits,
 };
 
 const SECRET: &str = "a secret for tests that is long enough";
@@ -28,21 +29,46 @@ fn token(role: &str, expires_at: i64) -> String {
     sign(&claims, &Secret::new(SECRET)).unwrap()
 }
 
+fn at(unix: i64) -> Now {
+    Now {
+        unix,
+        instant: Instant::now(),
+    }
+}
+
+fn limits() -> SocketLimits {
+    let settings = Settings::from_pairs([
+        ("database_url", "postgres://nobody@127.0.0.1:1/none"),
+        ("jwt_secret", "0123456789abcdef0123456789abcdef"),
+        ("max_payload_bytes", "1KiB"),
+    ]);
+    let now = Instant::now();
+    Limits::new(&settings.expect("valid settings"), now).socket(now)
+}
+
 fn machine(verifier: &Verifier) -> Machine<'_> {
     let rules = Rules {
         max_channels: 2,
-        max_payload_bytes: 1000,
         unauthorized_join: UnauthorizedJoin::Refuse,
         presence_default: true,
+        private_only: false,
+        recheck: Duration::from_secs(30),
     };
-    Machine::new(Version::V2, token("anon", NOW + 100), verifier, rules)
+    Machine::new(
+        Version::V2,
+        token("anon", NOW + 100),
+        "{}".into(),
+        verifier,
+        limits(),
+        rules,
+    )
 }
 
 /// Pushes a message, and returns the frames that are sent at once.
 fn push(machine: &mut Machine<'_>, message: Value) -> Vec<Value> {
     machine.message(
         protocol::decode_text(Version::V2, &message.to_string()).unwrap(),
-        NOW,
+        at(NOW),
     );
     sent(machine)
 }
@@ -55,6 +81,7 @@ fn sent(machine: &mut Machine<'_>) -> Vec<Value> {
         .flat_map(|effect| match effect {
             Effect::Send(frame) => vec![frame],
             Effect::Subscribe(subscribe) => subscribe.greeting,
+            Effect::Track { tracked, .. } => vec![tracked],
             _ => vec![],
         })
         .map(|frame| serde_json::from_str(&frame).unwrap())
@@ -81,7 +108,7 @@ fn join(machine: &mut Machine<'_>, join_ref: &str, payload: Value) {
     let message = json!([join_ref, join_ref, "realtime:room", "phx_join", payload]);
     machine.message(
         protocol::decode_text(Version::V2, &message.to_string()).unwrap(),
-        NOW,
+        at(NOW),
     );
 }
 
@@ -125,8 +152,8 @@ fn joins_are_refused_with_the_protocols_reasons() {
         ),
         (
             "realtime:a",
-            json!({"config": {"private": true}}),
-            "Unauthorized: You do not have permissions to read from this Channel topic: a",
+            json!({"config": {"private": true, "broadcast": {"replay": {"since": "1"}}}}),
+            "UnableToReplayMessages: Replay params are not valid",
         ),
         (
             "realtime:a",
@@ -172,7 +199,13 @@ fn what_comes_while_a_join_is_pending_is_done_after_it() {
         ),
         [] as [Value; 0]
     );
-    machine.authorized("realtime:room", question, Outcome::Bound(Vec::new()), NOW);
+    machine.authorized(
+        "realtime:room",
+        question,
+        Outcome::Bound(Vec::new()),
+        Ok(Grant::ALL),
+        at(NOW),
+    );
     let frames = sent(&mut machine);
     let events: Vec<_> = frames.iter().map(|frame| (&frame[1], &frame[3])).collect();
     assert_eq!(
@@ -191,7 +224,13 @@ fn a_join_that_is_denied_leaves_no_channel() {
     let mut machine = machine(&verifier);
     join(&mut machine, "1", with_binding());
     let question = asked(&mut machine);
-    machine.authorized("realtime:room", question, Outcome::Denied, NOW);
+    machine.authorized(
+        "realtime:room",
+        question,
+        Outcome::Denied,
+        Ok(Grant::ALL),
+        at(NOW),
+    );
     assert_eq!(
         reason(&sent(&mut machine)[0]),
         "Unauthorized: You do not have permissions to read from this Channel topic: room"
@@ -217,9 +256,21 @@ fn a_second_join_replaces_the_first_and_voids_its_answer() {
     let old = asked(&mut machine);
     join(&mut machine, "2", with_binding());
     let new = asked(&mut machine);
-    machine.authorized("realtime:room", old, Outcome::Bound(Vec::new()), NOW);
+    machine.authorized(
+        "realtime:room",
+        old,
+        Outcome::Bound(Vec::new()),
+        Ok(Grant::ALL),
+        at(NOW),
+    );
     assert_eq!(sent(&mut machine), [] as [Value; 0]);
-    machine.authorized("realtime:room", new, Outcome::Bound(Vec::new()), NOW);
+    machine.authorized(
+        "realtime:room",
+        new,
+        Outcome::Bound(Vec::new()),
+        Ok(Grant::ALL),
+        at(NOW),
+    );
     let frames = sent(&mut machine);
     assert_eq!(
         (&frames[0][0], &frames[0][3]),
@@ -272,9 +323,9 @@ fn a_token_ends_its_channel_when_it_expires() {
     join(&mut machine, "1", json!({}));
     machine.effects();
     assert_eq!(machine.next_expiry(), Some(NOW + 100));
-    machine.expire(NOW + 99);
+    machine.expire(at(NOW + 99));
     assert_eq!(sent(&mut machine), [] as [Value; 0]);
-    machine.expire(NOW + 103);
+    machine.expire(at(NOW + 103));
     let frames = sent(&mut machine);
     assert_eq!(
         (&frames[0][3], &frames[0][4]["message"]),
@@ -293,7 +344,13 @@ fn a_new_token_is_asked_about_and_a_bad_one_ends_the_channel() {
     let mut machine = machine(&verifier);
     join(&mut machine, "1", with_binding());
     let question = asked(&mut machine);
-    machine.authorized("realtime:room", question, Outcome::Bound(Vec::new()), NOW);
+    machine.authorized(
+        "realtime:room",
+        question,
+        Outcome::Bound(Vec::new()),
+        Ok(Grant::ALL),
+        at(NOW),
+    );
     machine.effects();
     let renew = |machine: &mut Machine<'_>, token: Value| {
         push(
@@ -313,10 +370,16 @@ fn a_new_token_is_asked_about_and_a_bad_one_ends_the_channel() {
     let message = json!(["1", "5", "realtime:room", "access_token", {"access_token": token("authenticated", NOW + 500)}]);
     machine.message(
         protocol::decode_text(Version::V2, &message.to_string()).unwrap(),
-        NOW,
+        at(NOW),
     );
     let question = asked(&mut machine);
-    machine.authorized("realtime:room", question, Outcome::Bound(Vec::new()), NOW);
+    machine.authorized(
+        "realtime:room",
+        question,
+        Outcome::Bound(Vec::new()),
+        Ok(Grant::ALL),
+        at(NOW),
+    );
     let effects = machine.effects();
     assert!(matches!(&effects[..], [Effect::Subscribe(_)]));
     assert_eq!(machine.next_expiry(), Some(NOW + 500));
@@ -404,14 +467,20 @@ fn the_old_token_counts_while_a_renewal_is_pending() {
     let mut machine = machine(&verifier);
     join(&mut machine, "1", with_binding());
     let question = asked(&mut machine);
-    machine.authorized("realtime:room", question, Outcome::Bound(Vec::new()), NOW);
+    machine.authorized(
+        "realtime:room",
+        question,
+        Outcome::Bound(Vec::new()),
+        Ok(Grant::ALL),
+        at(NOW),
+    );
     machine.effects();
     let renew = |machine: &mut Machine<'_>, expires_at| {
         let token = token("authenticated", expires_at);
         let message = json!(["1", "5", "realtime:room", "access_token", {"access_token": token}]);
         machine.message(
             protocol::decode_text(Version::V2, &message.to_string()).unwrap(),
-            NOW,
+            at(NOW),
         );
     };
     renew(&mut machine, NOW + 500);
@@ -420,8 +489,20 @@ fn the_old_token_counts_while_a_renewal_is_pending() {
     renew(&mut machine, NOW + 600);
     assert!(machine.effects().is_empty());
     assert_eq!(machine.next_expiry(), Some(NOW + 100));
-    machine.authorized("realtime:room", question, Outcome::Bound(Vec::new()), NOW);
+    machine.authorized(
+        "realtime:room",
+        question,
+        Outcome::Bound(Vec::new()),
+        Ok(Grant::ALL),
+        at(NOW),
+    );
     let question = asked(&mut machine);
-    machine.authorized("realtime:room", question, Outcome::Bound(Vec::new()), NOW);
+    machine.authorized(
+        "realtime:room",
+        question,
+        Outcome::Bound(Vec::new()),
+        Ok(Grant::ALL),
+        at(NOW),
+    );
     assert_eq!(machine.next_expiry(), Some(NOW + 600));
 }

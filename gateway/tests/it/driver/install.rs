@@ -33,12 +33,25 @@ pub(crate) async fn node(scenario: &str) -> Command {
     let _lock = lock(&place).await;
     // Node looks for packages beside and above the file that imports them, so the drivers go where the packages are.
     mirror(&sources, &place);
-    let mut version = program("node");
-    version.arg("--version");
-    finish(version, NODE).await;
     npm_packages(&place, &sources).await;
     let mut node = program("node");
     node.current_dir(&place).args(["driver.mjs", scenario]);
+    node
+}
+
+/// `node driver.mjs <scenarios>` with an older supabase-js, which is pinned in a folder of its own.
+pub(crate) async fn node_with(line: &str, scenarios: &[&str]) -> Command {
+    let place = place(&format!("sdk-js-{line}"));
+    let pinned = sources(&format!("js-{line}"));
+    let _lock = lock(&place).await;
+    mirror(&pinned, &place);
+    let drivers = place.join("drivers");
+    mirror(&sources("js"), &drivers);
+    npm_packages(&place, &pinned).await;
+    let mut node = program("node");
+    node.current_dir(&drivers).arg("driver.mjs").args(scenarios);
+    // It looks whether this is what it got.
+    node.env("SDK_LINE", line);
     node
 }
 
@@ -85,6 +98,9 @@ async fn npm_packages(place: &Path, sources: &Path) {
     if is_current(place, "installed", &lock_file) {
         return;
     }
+    let mut version = program("node");
+    version.arg("--version");
+    finish(version, NODE).await;
     let mut npm = program("npm");
     npm.current_dir(place).args([
         "ci",
@@ -97,14 +113,23 @@ async fn npm_packages(place: &Path, sources: &Path) {
     set_current(place, "installed", &lock_file);
 }
 
-/// `python driver.py <scenario>` in a virtual environment with the packages.
-pub(crate) async fn python(scenario: &str) -> Command {
+/// `python` with these arguments, in a virtual environment with the packages, or with older ones.
+pub(crate) async fn python(older: Option<&str>, arguments: &[&str]) -> Command {
     let sources = sources("python");
-    let interpreter = venv("sdk-python", &sources.join("requirements.txt")).await;
+    let interpreter = match older {
+        None => venv("sdk-python", &sources.join("requirements.txt")).await,
+        Some(line) => {
+            let requirements = sources.join(format!("requirements-{line}.txt"));
+            venv(&format!("sdk-python-{line}"), &requirements).await
+        }
+    };
     let mut python = Command::new(interpreter);
+    if let Some(line) = older {
+        python.env("SDK_LINE", line);
+    }
     python
         .current_dir(&sources)
-        .args(["driver.py", scenario])
+        .args(arguments)
         // The sources are no place for caches.
         .env("PYTHONDONTWRITEBYTECODE", "1");
     python
@@ -216,7 +241,9 @@ fn place(name: &str) -> PathBuf {
 
 /// One at a time, of the tests of this process and of others. Whoever holds it does nothing without a time limit.
 async fn lock(place: &Path) -> File {
-    let path = place.with_extension("lock");
+    // Versions have dots in their names, which are no extensions.
+    let mut path = place.as_os_str().to_owned();
+    path.push(".lock");
     let locked = move || {
         let file = File::create(path)?;
         file.lock()?;

@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_tungstenite::{
     WebSocketStream, client_async,
-    tungstenite::{self, client::IntoClientRequest},
+    tungstenite::{self, client::IntoClientRequest, http::HeaderValue},
 };
 
 use super::{gateway::TestGateway, wait::PATIENCE};
@@ -109,11 +109,33 @@ impl Client {
             .expect("a websocket")
     }
 
+    /// Version 2, with these headers in its request.
+    pub(crate) async fn with_headers(
+        gateway: &TestGateway,
+        token: &str,
+        headers: &[(&'static str, Option<&'static str>)],
+    ) -> Client {
+        let stream = TcpStream::connect(gateway.address).await;
+        let stream = stream.expect("a connection");
+        Client::over_with(stream, Version::V2, token, headers)
+            .await
+            .expect("a websocket")
+    }
+
     /// Over a connection of the caller's making, if the gateway takes it.
     pub(crate) async fn over(
         stream: TcpStream,
         version: Version,
         token: &str,
+    ) -> Result<Client, tungstenite::Error> {
+        Client::over_with(stream, version, token, &[]).await
+    }
+
+    async fn over_with(
+        stream: TcpStream,
+        version: Version,
+        token: &str,
+        headers: &[(&'static str, Option<&'static str>)],
     ) -> Result<Client, tungstenite::Error> {
         let vsn = match version {
             Version::V1 => "1.0.0",
@@ -121,7 +143,13 @@ impl Client {
         };
         let address = stream.peer_addr()?;
         let url = format!("ws://{address}/realtime/v1/websocket?vsn={vsn}&apikey={token}");
-        let request = url.into_client_request()?;
+        let mut request = url.into_client_request()?;
+        for (name, value) in headers {
+            if let Some(value) = value {
+                let value = HeaderValue::from_static(value);
+                request.headers_mut().insert(*name, value);
+            }
+        }
         stream.set_nodelay(true)?;
         let (socket, _) = timeout(PATIENCE, Box::pin(client_async(request, stream)))
             .await
@@ -138,6 +166,11 @@ impl Client {
     pub(crate) async fn send_text(&mut self, text: impl Into<String>) {
         let message = tungstenite::Message::text(text.into());
         self.socket.send(message).await.expect("the frame is sent");
+    }
+
+    /// The same, for a client that may be closed at any moment.
+    pub(crate) async fn try_send_text(&mut self, text: &str) -> Result<(), tungstenite::Error> {
+        self.socket.send(tungstenite::Message::text(text)).await
     }
 
     pub(crate) async fn send_binary(&mut self, bytes: impl Into<Vec<u8>>) {

@@ -7,6 +7,8 @@ import { inspect } from 'node:util';
 import { createClient } from '@supabase/supabase-js';
 import WebSocket from 'ws';
 
+import { DOES } from './sdk.mjs';
+
 export const ADA = { role: 'authenticated', sub: 'usr_Ada0000000000000000001' };
 export const BOB = { role: 'authenticated', sub: 'usr_Bob0000000000000000002' };
 export const ANON = { role: 'anon' };
@@ -15,6 +17,14 @@ export const BOBS_SESSION = '00000000-0000-4000-8000-0000000000b1';
 
 const WAIT_LIMIT_MS = 15_000;
 const clients = new Set();
+
+/** As in browsers, where an error that nobody listens to ends nothing. Some lines stop listening before they close. */
+class Socket extends WebSocket {
+  constructor(...args) {
+    super(...args);
+    this.on('error', () => {});
+  }
+}
 
 /** Things that happened, in order, and whoever waits for one of them. */
 export class Log {
@@ -65,7 +75,7 @@ export async function connect({ host, url }, token, { vsn, accessToken = async (
   const client = createClient(url, key, {
     accessToken,
     // Node 20 has no WebSocket of its own. Without `vsn` the SDK takes its default.
-    realtime: { transport: WebSocket, ...(vsn ? { vsn } : {}) },
+    realtime: { ...(DOES.takesTransport ? { transport: Socket } : {}), ...(vsn ? { vsn } : {}) },
   });
   clients.add(client);
   // A channel that joins before the SDK has asked for the token would carry the key only.
@@ -81,8 +91,9 @@ export async function connectAs(test, claims, options) {
 /** Ends a connection without a word, as a crash of the browser would. */
 export async function drop(client) {
   clients.delete(client);
-  const socket = client.realtime.socketAdapter.getSocket().conn;
-  client.realtime.disconnect();
+  const { realtime } = client;
+  const socket = DOES.phoenix ? realtime.socketAdapter.getSocket().conn : realtime.conn;
+  realtime.disconnect();
   socket.terminate();
 }
 

@@ -1,13 +1,29 @@
 """What the scenarios share: clients, channels that remember everything that happened to them, and waits
 that end when what is wanted is there, or fail and tell what was there instead."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any
 
 from realtime import AsyncRealtimeChannel, AsyncRealtimeClient, RealtimePostgresChangesListenEvent
 
 from host import Host
+
+VERSION = version("realtime")
+
+# In what the lines that are tested differ; which of the versions between them was the first is not looked for.
+_CURRENT = not VERSION.startswith("2.7.")
+# A channel tells what happens to it after its join.
+TELLS_OF_ERRORS = _CURRENT
+# A join says whether the channel wants to hear of presence.
+SAYS_PRESENCE_ENABLED = _CURRENT
+# A listener may ask for broadcasts of any event.
+HEARS_ANY_BROADCAST = _CURRENT
+# A channel joins again when the connection is back. In 2.7 it also leaves just before, and takes the answer to that for its end.
+REJOINS = _CURRENT
 
 ADA = {"role": "authenticated", "sub": "usr_Ada0000000000000000001"}
 BOB = {"role": "authenticated", "sub": "usr_Bob0000000000000000002"}
@@ -16,6 +32,11 @@ ADAS_SESSION = "00000000-0000-4000-8000-0000000000a1"
 BOBS_SESSION = "00000000-0000-4000-8000-0000000000b1"
 
 WAIT_LIMIT = 15.0
+
+
+def assert_line(line: str) -> None:
+    """That the right packages were found."""
+    assert VERSION.startswith(f"{line}."), f"this is realtime {VERSION}, and {line} was wanted"
 
 
 class Log:
@@ -75,6 +96,8 @@ class Room:
             "private": False,
             **(config or {}),
         }
+        if not SAYS_PRESENCE_ENABLED:
+            whole["presence"] = {"key": whole["presence"]["key"]}
         self.channel: AsyncRealtimeChannel = client.channel(topic, {"config": whole})
         self.statuses = Log(f"status of {topic}")
         self.systems = Log(f"system messages on {topic}")
@@ -95,6 +118,15 @@ class Room:
             lambda all: next((entry for entry in all if entry[0] == wanted), None), wanted
         )
         return error
+
+    async def over(self) -> None:
+        """Waits until the package has given the channel up."""
+        if TELLS_OF_ERRORS:
+            await self.status("CLOSED")
+            return
+        async with asyncio.timeout(WAIT_LIMIT):
+            while not self.channel.is_closed:
+                await asyncio.sleep(0.02)
 
 
 class Session(Room):
