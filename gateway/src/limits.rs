@@ -13,6 +13,7 @@
 //! | its payload | [`Limits::payload`] | nothing is passed on; with `ack` the reply `payload_size_exceeded` |
 //! | a presence message with an event | [`ChannelLimits::presence_call`] | end the channel, [`Exceeded::ends_channel`] |
 //! | the payload of a track | [`Limits::payload`] | end the channel, [`Exceeded::ends_channel`] |
+//! | what is tracked on its topic, and over its socket | [`Limits::presence_bytes`] | an error reply with [`Exceeded::refuses_track`] |
 //! | a broadcast was handed to so many channels | [`Limits::events_delivered`] | cannot fail: whoever sends next pays |
 //! | presence was handed to so many channels | [`Limits::presence_delivered`] | cannot fail |
 //! | a broadcast from the database | [`Limits::event`] | it is dropped |
@@ -49,6 +50,7 @@ pub struct Limits {
     presence: Rate,
     bytes: Rate,
     payload_bytes: usize,
+    presence_bytes: usize,
     presence_calls: Option<u64>,
     socket_joins: Option<Allowance>,
     socket_messages: Option<Allowance>,
@@ -82,6 +84,7 @@ impl Limits {
             presence: rate(limits.presence_events_per_second, Exceeded::PresenceEvents),
             bytes: rate(limits.bytes_per_second, Exceeded::Bytes),
             payload_bytes: limits.payload_bytes,
+            presence_bytes: limits.presence_bytes,
             presence_calls: limits.presence_calls,
             socket_joins: limits
                 .socket_joins_per_second
@@ -125,6 +128,14 @@ impl Limits {
         match bytes <= self.payload_bytes {
             true => Ok(()),
             false => Err(Exceeded::Payload.counted()),
+        }
+    }
+
+    /// What is tracked on one topic, or over one socket.
+    pub fn presence_bytes(&self, bytes: usize) -> Result<(), Exceeded> {
+        match bytes <= self.presence_bytes {
+            true => Ok(()),
+            false => Err(Exceeded::PresenceBytes.counted()),
         }
     }
 

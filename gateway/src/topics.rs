@@ -1,12 +1,13 @@
 //! Broadcast, and who is online: what happens on a topic.
 //!
-//! A topic is a map of members behind synchronous methods. [`broadcast`] makes the frames. What a member of a private topic gets
-//! is decided by its rights, which somebody else has asked for.
+//! A topic is a map of members behind synchronous methods. [`broadcast`] makes the frames of broadcasts, [`presence`] knows who is
+//! online. What a member of a private topic gets is decided by its rights, which somebody else has asked for.
 
 mod broadcast;
+mod presence;
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -15,21 +16,20 @@ use std::{
 };
 
 use dashmap::DashMap;
-use protocol::{Encoding, Ref, Version, event};
-use serde_json::value::RawValue;
+use protocol::{Encoding, Ref, Version};
 
 pub use self::broadcast::{Broadcast, Stored};
-use self::broadcast::{Frames, Latest, slot};
+use self::{
+    broadcast::{Frames, Latest},
+    presence::{Agenda, Presence, Tracked},
+};
 use crate::{
-    authorizer::Grant,
-    feed::snapshot::Snapshot,
-    hub::outbox::{Frame, Outbox},
-    limits::Limits,
+    authorizer::Grant, feed::snapshot::Snapshot, hub::outbox::Outbox, limits::Limits,
     metrics::names,
 };
 
 /// Public and private channels of the same name are different topics.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicKey {
     pub private: bool,
     /// Without the leading `realtime:`.
@@ -79,11 +79,14 @@ pub struct Forgotten;
 #[derive(Default)]
 struct Topic {
     members: HashMap<MemberId, Present>,
+    presence: Presence,
 }
 
 struct Present {
     member: Member,
-    tracked: Option<Tracked>,
+    tracked: Option<Arc<Tracked>>,
+    /// The place among the changes of presence up to which it has been told.
+    told: u64,
     /// What it was given when it joined takes these transactions into account: of these, nothing more is to come. Since when.
     seen: Option<(Instant, Snapshot)>,
 }
@@ -100,19 +103,13 @@ impl Present {
     }
 }
 
-struct Tracked {
-    payload: Box<RawValue>,
-    phx_ref: String,
-    /// The payload with its refs, as clients get it.
-    meta: String,
-}
-
 pub struct Topics {
     limits: Arc<Limits>,
     topics: DashMap<TopicKey, Topic>,
     next_ref: AtomicU64,
     /// Refs of another process must differ.
-    node: u32,
+    node: u64,
+    agenda: Agenda,
     latest: Mutex<Latest>,
     /// Messages that members have stored and that are not published yet: they are not sent back to those members.
     expected: Mutex<VecDeque<(Box<str>, MemberId)>>,
@@ -128,6 +125,7 @@ impl Topics {
             topics: DashMap::new(),
             next_ref: AtomicU64::new(0),
             node: rand::random(),
+            agenda: Agenda::default(),
             latest: Mutex::default(),
             expected: Mutex::default(),
         }
@@ -167,14 +165,16 @@ impl Topics {
             }
             seen = Some((replay.asked, replay.seen));
         }
+        let mut told = topic.presence.end();
         if member.presence_enabled && member.reads.presence {
-            topic.greet(&member);
+            told = self.greet(&mut topic, &member);
         }
         topic.members.insert(
             id,
             Present {
                 member,
                 tracked: None,
+                told,
                 seen,
             },
         );
@@ -186,86 +186,19 @@ impl Topics {
         let Some(mut topic) = self.topics.get_mut(key) else {
             return;
         };
-        let Some(present) = topic.members.get_mut(&id) else {
+        // Taken out, so that it and the topic can both be looked at.
+        let Some(mut present) = topic.members.remove(&id) else {
             return;
         };
         let gained = reads.presence && !present.member.reads.presence;
         present.member.reads = reads;
-        if gained
-            && let Some(present) = topic.members.get(&id)
-            && present.member.presence_enabled
-        {
-            topic.greet(&present.member);
+        if gained {
+            present.told = match present.member.presence_enabled {
+                true => self.greet(&mut topic, &present.member),
+                false => topic.presence.end(),
+            };
         }
-    }
-
-    /// Leaves; others learn that it is no longer online.
-    pub fn leave(&self, key: &TopicKey, id: MemberId) {
-        if let Some(mut topic) = self.topics.get_mut(key)
-            && let Some(left) = topic.members.remove(&id)
-            && let Some(tracked) = left.tracked
-        {
-            topic.announce(None, Some((&left.member.presence_key, &tracked.meta)));
-        }
-        self.topics
-            .remove_if(key, |_, topic| topic.members.is_empty());
-    }
-
-    /// Tracks a payload in place of the one tracked before. The same payload again changes nothing.
-    pub fn track(&self, key: &TopicKey, id: MemberId, payload: &RawValue) {
-        let Some(mut topic) = self.topics.get_mut(key) else {
-            return;
-        };
-        let Some(present) = topic.members.get_mut(&id) else {
-            return;
-        };
-        let before = present.tracked.take();
-        if let Some(before) = &before
-            && before.payload.get() == payload.get()
-        {
-            present.tracked = Some(Tracked {
-                payload: before.payload.clone(),
-                phx_ref: before.phx_ref.clone(),
-                meta: before.meta.clone(),
-            });
-            return;
-        }
-        let phx_ref = format!(
-            "{:08x}{:x}",
-            self.node,
-            self.next_ref.fetch_add(1, Ordering::Relaxed)
-        );
-        let meta = protocol::presence::meta(
-            payload,
-            &phx_ref,
-            before.as_ref().map(|before| &*before.phx_ref),
-        );
-        present.tracked = Some(Tracked {
-            payload: payload.to_owned(),
-            phx_ref,
-            meta: meta.clone(),
-        });
-        let presence_key = present.member.presence_key.clone();
-        topic.announce(
-            Some((&presence_key, &meta)),
-            before
-                .as_ref()
-                .map(|before| (&*presence_key, &*before.meta)),
-        );
-    }
-
-    /// Stops tracking. Nothing happens if nothing was tracked.
-    pub fn untrack(&self, key: &TopicKey, id: MemberId) {
-        let Some(mut topic) = self.topics.get_mut(key) else {
-            return;
-        };
-        let Some(present) = topic.members.get_mut(&id) else {
-            return;
-        };
-        if let Some(tracked) = present.tracked.take() {
-            let presence_key = present.member.presence_key.clone();
-            topic.announce(None, Some((&presence_key, &tracked.meta)));
-        }
+        topic.members.insert(id, present);
     }
 
     /// Sends to every member but the sender, and to that one if it wants its own. Returns to how many.
@@ -360,69 +293,6 @@ impl Topics {
 
     fn expected(&self) -> MutexGuard<'_, VecDeque<(Box<str>, MemberId)>> {
         self.expected.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Who is online, as `presence_state` has it.
-    pub fn presences(&self, private: bool, sub_topic: &str) -> String {
-        let key = TopicKey {
-            private,
-            sub_topic: sub_topic.into(),
-        };
-        self.topics
-            .get(&key)
-            .map_or_else(|| "{}".to_owned(), |topic| topic.state())
-    }
-}
-
-impl Topic {
-    /// Sends a member the presence state.
-    fn greet(&self, member: &Member) {
-        member.outbox.push_greeting(Frame::text(protocol::encode(
-            member.version,
-            &member.join_ref,
-            &Ref::NULL,
-            &member.topic,
-            event::PRESENCE_STATE,
-            &self.state(),
-        )));
-    }
-
-    fn state(&self) -> String {
-        let mut keys: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for present in self.members.values() {
-            if let Some(tracked) = &present.tracked {
-                keys.entry(&present.member.presence_key)
-                    .or_default()
-                    .push(&tracked.meta);
-            }
-        }
-        protocol::presence::state(keys)
-    }
-
-    /// Members of public channels get the diff whether they enabled presence or not (protocol §7.3).
-    fn announce(&self, joined: Option<(&str, &str)>, left: Option<(&str, &str)>) {
-        let entry = |entry: Option<(&str, &str)>| {
-            entry.map(|(key, meta)| (key.to_owned(), [meta.to_owned()]))
-        };
-        let payload = protocol::presence::diff(entry(joined), entry(left));
-        let mut by_version: [Option<Frame>; 2] = [None, None];
-        for present in self.members.values() {
-            let member = &present.member;
-            if !member.reads.presence {
-                continue;
-            }
-            let frame = by_version[slot(member.version)].get_or_insert_with(|| {
-                Frame::text(protocol::encode(
-                    member.version,
-                    &Ref::NULL,
-                    &Ref::NULL,
-                    &member.topic,
-                    event::PRESENCE_DIFF,
-                    &payload,
-                ))
-            });
-            member.outbox.push(frame.clone());
-        }
     }
 }
 

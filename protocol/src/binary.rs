@@ -144,10 +144,16 @@ fn take_text(frame: &mut Bytes, size: u8) -> Result<String, Malformed> {
     }
     let bytes = frame.split_to(size);
     // realtime-js 2.95 writes one byte for each character, which is Latin-1.
-    Ok(match std::str::from_utf8(&bytes) {
-        Ok(text) => text.to_owned(),
-        Err(_) => bytes.iter().map(|byte| char::from(*byte)).collect(),
-    })
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => Ok(text.to_owned()),
+        Err(_) => {
+            let text: String = bytes.iter().map(|byte| char::from(*byte)).collect();
+            // What is longer cannot be passed on.
+            (text.len() <= usize::from(u8::MAX))
+                .then_some(text)
+                .ok_or(Malformed::NotUtf8)
+        }
+    }
 }
 
 /// The payload is people's messages, so only its size is shown.

@@ -10,13 +10,17 @@ pub enum PresencePush {
     /// Track this object in place of the one tracked before.
     Track(Box<RawValue>),
     Untrack,
-    /// A track whose payload is no object: the error reply is [`NOT_A_MAP`], and the channel lives on.
+    /// A track whose payload is no object, or one with names that are no text (half of a surrogate pair): the error reply is
+    /// [`NOT_A_MAP`], and the channel lives on.
     NotAMap,
     /// No event: answered with ok, nothing is done.
     NoEvent,
     /// Another event: answered with an error reply without a reason.
     Unknown,
 }
+
+/// The reason in the reply to a track for which there is no more room.
+pub const FULL: &str = "Presence is full: too many bytes are tracked";
 
 /// The reason in the reply to [`PresencePush::NotAMap`].
 pub const NOT_A_MAP: &str = "Presence track payload must be a map";
@@ -35,7 +39,10 @@ pub fn parse(payload: &RawValue) -> PresencePush {
     match json::text(event) {
         Some(event) if event.eq_ignore_ascii_case("track") => match tracked {
             None => PresencePush::Track(empty_object()),
-            Some(tracked) if json::is_object(tracked) => PresencePush::Track(tracked.to_owned()),
+            // Names are read, since [`meta`] has to tell them apart.
+            Some(tracked) if json::pick(tracked.get(), []).is_ok() => {
+                PresencePush::Track(tracked.to_owned())
+            }
             Some(_) => PresencePush::NotAMap,
         },
         Some(event) if event.eq_ignore_ascii_case("untrack") => PresencePush::Untrack,
@@ -65,6 +72,50 @@ pub fn meta(payload: &RawValue, phx_ref: &str, prev: Option<&str>) -> String {
     }
     out.push('}');
     out
+}
+
+/// Whether two metas have nothing but their refs to tell them apart. Keys may come in any order.
+pub fn is_same(one: &str, other: &str) -> bool {
+    let tracked = |meta| {
+        let mut entries = json::entries(meta)?;
+        entries.retain(|(key, _)| key != "phx_ref" && key != "phx_ref_prev");
+        entries.sort_by(|(one, _), (other, _)| one.cmp(other));
+        Some(entries)
+    };
+    match (tracked(one), tracked(other)) {
+        (Some(one), Some(other)) => one
+            .iter()
+            .map(|(key, value)| (key, value.get()))
+            .eq(other.iter().map(|(key, value)| (key, value.get()))),
+        _ => false,
+    }
+}
+
+/// How much of a message a key takes, with what belongs to it.
+pub fn key_bytes(key: &str) -> usize {
+    let mut out = String::new();
+    json::push_string(&mut out, key);
+    out.len() + ":{\"metas\":[]},".len()
+}
+
+/// Whether clients can have a key like this. JavaScript's, which keep presence in a plain object, find there what every object
+/// has, take it for somebody's presence, and fail.
+pub fn is_usable_key(key: &str) -> bool {
+    const OF_EVERY_OBJECT: [&str; 12] = [
+        "__defineGetter__",
+        "__defineSetter__",
+        "__lookupGetter__",
+        "__lookupSetter__",
+        "__proto__",
+        "constructor",
+        "hasOwnProperty",
+        "isPrototypeOf",
+        "propertyIsEnumerable",
+        "toLocaleString",
+        "toString",
+        "valueOf",
+    ];
+    !OF_EVERY_OBJECT.contains(&key)
 }
 
 /// The payload of `presence_state`: for each key its metas, written by [`meta`]. Each key must come once.
@@ -123,4 +174,45 @@ where
 fn empty_object() -> Box<RawValue> {
     // The text is valid JSON, so the other arm is never taken; [`meta`] would treat its null as an empty object, too.
     RawValue::from_string("{}".to_owned()).unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metas_are_the_same_if_only_their_refs_differ() {
+        for (one, other, same) in [
+            (
+                r#"{"phx_ref":"1","a":1}"#,
+                r#"{"phx_ref":"2","phx_ref_prev":"1","a":1}"#,
+                true,
+            ),
+            (r#"{"a":1,"b":[1]}"#, r#"{"b":[1],"a":1}"#, true),
+            ("{}", "{}", true),
+            (r#"{"a":1}"#, r#"{"a":"1"}"#, false),
+            (r#"{"a":1}"#, r#"{"a":1,"b":null}"#, false),
+            // As numbers of JavaScript they would be equal.
+            (
+                r#"{"a":12345678901234567891}"#,
+                r#"{"a":12345678901234567892}"#,
+                false,
+            ),
+        ] {
+            assert_eq!(is_same(one, other), same, "{one} and {other}");
+        }
+    }
+
+    #[test]
+    fn a_key_takes_what_it_takes_in_a_message() {
+        let empty = state(Vec::<(&str, [&str; 0])>::new()).len();
+        for key in ["ada", "\"\u{1}é", "\u{1f600}"] {
+            // The first of a message has no comma before it.
+            assert_eq!(
+                state([(key, [""])]).len() + 1,
+                empty + key_bytes(key),
+                "{key}"
+            );
+        }
+    }
 }

@@ -20,6 +20,8 @@ pub(super) struct Channel {
     pub(super) key: TopicKey,
     /// The join's `join_ref`, or its `ref` if that was null.
     pub(super) join_ref: Ref,
+    /// The join's `join_ref` as it came, which its end repeats.
+    pub(super) sent_join_ref: Ref,
     pub(super) wanted: Wanted,
     pub(super) token: String,
     pub(super) verified: Verified,

@@ -376,10 +376,10 @@ impl<'a> Machine<'a> {
             return;
         }
         if let Some(channel) = self.channels.remove(&**topic) {
-            let join_ref = channel.join_ref.clone();
+            let (join_ref, sent) = (channel.join_ref.clone(), channel.sent_join_ref.clone());
             self.drop_channel(channel);
             self.reply(&join_ref, reference, topic, protocol::ok_reply());
-            self.close_replaced(topic, Some(join_ref));
+            self.close_replaced(topic, Some(sent));
         }
     }
 
@@ -389,21 +389,21 @@ impl<'a> Machine<'a> {
             return;
         };
         let told = system(self.version, &channel, false, extension::SYSTEM, message);
-        let join_ref = channel.join_ref.clone();
+        let sent = channel.sent_join_ref.clone();
         self.drop_channel(channel);
         self.effects.push(Effect::Send(told));
-        self.close_replaced(topic, Some(join_ref));
+        self.close_replaced(topic, Some(sent));
     }
 
     /// Ends a channel that clients join again by themselves.
     fn crash(&mut self, topic: &str) {
         if let Some(channel) = self.channels.remove(topic) {
-            let join_ref = channel.join_ref.clone();
+            let sent = channel.sent_join_ref.clone();
             self.drop_channel(channel);
             let frame = protocol::encode(
                 self.version,
-                &join_ref,
-                &join_ref,
+                &sent,
+                &sent,
                 topic,
                 event::ERROR,
                 protocol::CHANNEL_CRASH,

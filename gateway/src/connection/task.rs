@@ -5,6 +5,7 @@ use std::{collections::HashMap, convert::Infallible, pin::pin, sync::Arc, time::
 use futures::{FutureExt, SinkExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use protocol::ClientFrame;
 use tokio::{
+    io::AsyncWriteExt,
     net::TcpStream,
     sync::broadcast::error::RecvError,
     time::{Instant, timeout},
@@ -113,6 +114,10 @@ pub async fn serve(app: Arc<App>, mut socket: WebSocketStream<TcpStream>, opened
         _ => {}
     }
     tracing::debug!(remote = %opened.remote, reason = end.label(), "connection ended");
+    if end == End::Client {
+        // The answer to its close frame, if it has sent one and is still there.
+        let _ = timeout(CLOSE_TIMEOUT, socket.flush()).await;
+    }
     if let Some(frame) = end.close_frame() {
         let mut last = Vec::new();
         let farewell = async {
@@ -122,6 +127,10 @@ pub async fn serve(app: Arc<App>, mut socket: WebSocketStream<TcpStream>, opened
                 && write(&mut socket, &outbox, &mut last).await.is_ok()
             {}
             socket.close(Some(frame)).await?;
+            if end == End::TooBig {
+                discard(socket.get_mut()).await?;
+                return Ok(());
+            }
             while let Some(message) = socket.next().await {
                 message?;
             }
@@ -191,20 +200,6 @@ impl Connection<'_> {
                 }
                 Some(answer) = self.questions.next(), if !self.questions.is_empty() => self.answered(answer),
                 Some(replayed) = self.replays.next(), if !self.replays.is_empty() => self.replayed(replayed)?,
-                message = socket.next(), if self.questions.len() <= most_questions && self.replays.len() <= most_questions => {
-                    idle.as_mut().reset(Instant::now() + idle_timeout);
-                    match self.receive(message) {
-                        Ok(true) => {
-                            self.carry_out(None);
-                            if let Some(end) = self.ending {
-                                return Err(end);
-                            }
-                        }
-                        // A ping is answered when the socket is flushed.
-                        Ok(false) => write(socket, &outbox, &mut frames).await.map(drop)?,
-                        Err(end) => return Err(end),
-                    }
-                }
                 Ok(()) = keys.changed() => {
                     self.machine.revalidate();
                     self.carry_out(None);
@@ -232,6 +227,23 @@ impl Connection<'_> {
                 () = expiry.as_mut(), if next_expiry.is_some() => {
                     self.machine.expire(now());
                     self.carry_out(None);
+                }
+                // Last: who floods us must not keep what it has no right to any more.
+                message = socket.next(), if self.questions.len() <= most_questions && self.replays.len() <= most_questions => {
+                    idle.as_mut().reset(Instant::now() + idle_timeout);
+                    match self.receive(message) {
+                        Ok(true) => {
+                            self.carry_out(None);
+                            if let Some(end) = self.ending {
+                                return Err(end);
+                            }
+                            // One read may bring thousands of messages: others have their turn between them.
+                            tokio::task::coop::consume_budget().await;
+                        }
+                        // A ping is answered when the socket is flushed.
+                        Ok(false) => write(socket, &outbox, &mut frames).await.map(drop)?,
+                        Err(end) => return Err(end),
+                    }
                 }
                 () = idle.as_mut() => return Err(End::Idle),
             }
@@ -395,6 +407,15 @@ fn now() -> Now {
         unix: now_unix(),
         instant: Instant::now(),
     }
+}
+
+/// Ends what we send, and reads to the end what the client does. If a connection is given up while its client still sends, that
+/// is a reset, and the client never reads why it was closed.
+async fn discard(stream: &mut TcpStream) -> std::io::Result<()> {
+    stream.shutdown().await?;
+    let mut nowhere = tokio::io::sink();
+    tokio::io::copy(stream, &mut nowhere).await?;
+    Ok(())
 }
 
 /// Writes all frames with as few system calls as they fit into. Returns the signals among them.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::support::{
     Client, Incoming, TestDatabase, TestGateway,
     chat::{A1, ADA, BOB, chat, chat_with, messages_of, say},
-    token::{anon, authenticated, service_role},
+    token::{anon, authenticated},
 };
 
 #[tokio::test]
@@ -271,7 +271,7 @@ async fn a_refusal_can_be_a_system_message_instead_by_a_setting() {
 #[tokio::test]
 async fn private_channels_are_refused_while_there_are_no_policies_for_them() {
     let (_database, gateway) = chat().await;
-    let mut client = Client::v2(&gateway, &service_role()).await;
+    let mut client = Client::v2(&gateway, &authenticated(ADA)).await;
     let (_, reply) = client
         .join("secret", json!({"config": {"private": true}}))
         .await;

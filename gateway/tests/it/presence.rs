@@ -1,5 +1,11 @@
 //! Who is online: state, diffs, keys, and every way to go.
 
+mod asked;
+mod crowd;
+mod ends;
+mod keys;
+mod room;
+
 use protocol::Version;
 use serde_json::{Value, json};
 

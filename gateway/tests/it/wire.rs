@@ -319,11 +319,6 @@ async fn malformed_binary_is_dropped_without_an_answer() {
         push([0, 0, 13, 1, 0], 1, &[topic, b"e{\"a\":"].concat()),
         push([0, 0, 13, 1, 0], 1, &[topic, b"e\"\xff\""].concat()),
         push([0, 0, 13, 1, 3], 1, &[topic, b"ex=y{}"].concat()),
-        push(
-            [0, 0, 13, 1, 0],
-            1,
-            &[b"realtime:\xff\xfe\xfd\xfc", &b"e{}"[..]].concat(),
-        ),
     ] {
         let shown = format!("{malformed:?}");
         v2.send_binary(malformed).await;

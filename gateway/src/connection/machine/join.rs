@@ -57,11 +57,12 @@ impl Machine<'_> {
 
         // The channel that this one replaces ends now, whatever becomes of this one; the client hears of it after the reply.
         let replaced = self.channels.remove(&*message.topic).map(|old| {
-            let close =
-                self.version == Version::V2 || (!old.join_ref.is_null() && old.problem.is_none());
-            let join_ref = old.join_ref.clone();
+            // Without a ref, clients would take the end of the old one for that of the new one.
+            let close = !old.sent_join_ref.is_null()
+                && (self.version == Version::V2 || old.problem.is_none());
+            let sent = old.sent_join_ref.clone();
             self.drop_channel(old);
-            close.then_some(join_ref)
+            close.then_some(sent)
         });
         let replaces = replaced.flatten();
 
@@ -78,7 +79,7 @@ impl Machine<'_> {
         };
         let verified = verified.and_then(|verified| match join.config.broadcast.replay {
             Some(_) if !join.config.private => Err(Refusal::ReplayOnPublicChannel),
-            Some(Replay::Invalid) => Err(Refusal::ReplayParams),
+            // What is wrong with it otherwise is said to those who may read.
             _ => Ok(verified),
         });
         let verified = match verified {
@@ -100,6 +101,7 @@ impl Machine<'_> {
             } else {
                 message.join_ref.clone()
             },
+            sent_join_ref: message.join_ref.clone(),
             wanted: Wanted {
                 config: Arc::new(join.config),
                 ids,
@@ -208,11 +210,15 @@ impl Machine<'_> {
 
         let read = read.and_then(|read| {
             channel.read = read;
-            match channel.reads().is_empty() {
-                true => Err(Refusal::Unauthorized {
-                    topic: sub_topic.to_string(),
-                }),
-                false => Ok(()),
+            let (reads, replay) = (channel.reads(), channel.wanted.config.broadcast.replay);
+            match replay {
+                _ if reads.is_empty() || (replay.is_some() && !reads.broadcast) => {
+                    Err(Refusal::Unauthorized {
+                        topic: sub_topic.to_string(),
+                    })
+                }
+                Some(Replay::Invalid) => Err(Refusal::ReplayParams),
+                _ => Ok(()),
             }
         });
         let refusal = match &outcome {
@@ -415,9 +421,15 @@ impl Machine<'_> {
                 let before = (before, std::mem::replace(&mut channel.verified, verified));
                 let must_ask = channel.must_ask();
                 channel.live = must_ask.then_some(before);
+                // What is sent from here on is sent with the new token.
+                channel.write = None;
+                let pending = channel.pending.is_some();
                 let topic = channel.topic.clone();
                 if must_ask {
                     self.ask(&topic, true);
+                }
+                if pending {
+                    self.ask_rights(&topic, Right::Write);
                 }
             }
             Err(error) => self.end(&message.topic, &ended_by(error)),

@@ -1,5 +1,7 @@
 //! The machine by itself: every case of a message, without a socket.
 
+mod refs;
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -47,6 +49,10 @@ fn limits() -> SocketLimits {
 }
 
 fn machine(verifier: &Verifier) -> Machine<'_> {
+    machine_of(verifier, Version::V2)
+}
+
+fn machine_of(verifier: &Verifier, version: Version) -> Machine<'_> {
     let rules = Rules {
         max_channels: 2,
         unauthorized_join: UnauthorizedJoin::Refuse,
@@ -55,7 +61,7 @@ fn machine(verifier: &Verifier) -> Machine<'_> {
         recheck: Duration::from_secs(30),
     };
     Machine::new(
-        Version::V2,
+        version,
         token("anon", NOW + 100),
         "{}".into(),
         verifier,
@@ -152,11 +158,6 @@ fn joins_are_refused_with_the_protocols_reasons() {
         ),
         (
             "realtime:a",
-            json!({"config": {"private": true, "broadcast": {"replay": {"since": "1"}}}}),
-            "UnableToReplayMessages: Replay params are not valid",
-        ),
-        (
-            "realtime:a",
             json!({"config": {"broadcast": {"replay": {"since": 1}}}}),
             "UnableToReplayMessages: Replay is not allowed for public channels",
         ),
@@ -246,6 +247,35 @@ fn a_join_that_is_denied_leaves_no_channel() {
             json!([null, "3", "realtime:room", "phx_reply", {"status": "error", "response": {"reason": "unmatched topic"}}])
         ]
     );
+}
+
+#[test]
+fn what_is_wrong_with_a_replay_is_said_to_those_who_may_read() {
+    let verifier = verifier();
+    let mut machine = machine(&verifier);
+    let nobody = Grant::default();
+    let deaf = Grant {
+        broadcast: false,
+        ..Grant::ALL
+    };
+    let unauthorized =
+        "Unauthorized: You do not have permissions to read from this Channel topic: room";
+    for (read, expected) in [
+        (nobody, unauthorized),
+        (deaf, unauthorized),
+        (
+            Grant::ALL,
+            "UnableToReplayMessages: Replay params are not valid",
+        ),
+    ] {
+        let replay = json!({"config": {"private": true, "broadcast": {"replay": {"since": "1"}}}});
+        join(&mut machine, "1", replay);
+        let question = asked(&mut machine);
+        let bound = Outcome::Bound(Vec::new());
+        machine.authorized("realtime:room", question, bound, Ok(read), at(NOW));
+        assert_eq!(reason(&sent(&mut machine)[0]), expected);
+        assert_eq!(machine.channels(), 0);
+    }
 }
 
 #[test]

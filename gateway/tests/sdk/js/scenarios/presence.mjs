@@ -57,6 +57,20 @@ export default async function presence(test) {
   await bob.removeChannel(there.channel);
   await here.events.until(() => !('bob' in here.state()), 'Bob to be gone');
   assert.deepEqual(here.room.statuses.all, [{ status: 'SUBSCRIBED', reason: undefined }]);
+
+  // Keys that this SDK takes for something else do no harm to those who come later.
+  const topic = 'odd keys';
+  for (const key of ['ids', 'constructor', '__proto__']) {
+    const odd = new PresenceRoom(await connectAs(test, ANON), key, topic);
+    await odd.room.joined();
+    assert.equal(await odd.channel.track({ key }), 'ok');
+  }
+  const late = new PresenceRoom(await connectAs(test, BOB), 'late', topic);
+  await late.room.joined();
+  await late.events.until(() => Object.keys(late.state()).length === 3, 'all three');
+  const tracked = Object.values(late.state()).flatMap((metas) => metas.map(({ key }) => key));
+  assert.deepEqual(tracked.sort(), ['__proto__', 'constructor', 'ids']);
+  assert.deepEqual(late.state().ids.map(bare), [{ key: 'ids' }]);
 }
 
 class PresenceRoom {

@@ -44,6 +44,18 @@ async def scenario(test: Test) -> None:
     await ada.shows({"ada": [{"name": "Ada", "typing": True}]})
     assert ada.statuses.all == [("SUBSCRIBED", "None")]
 
+    # More than this client reads in one message.
+    guests = [PresenceRoom(await test.connect(**ANON), f"guest {number}") for number in range(3)]
+    there: dict[str, Any] = {"ada": [{"name": "Ada", "typing": True}]}
+    for number, guest in enumerate(guests):
+        await guest.subscribe()
+        there[f"guest {number}"] = [{"text": str(number) * 400_000}]
+        await guest.channel.track(there[f"guest {number}"][0])
+        await guest.shows(there)
+    late = PresenceRoom(await test.connect(**BOB), "late")
+    await late.subscribe()
+    await late.shows(there)
+
 
 class PresenceRoom(Room):
     def __init__(self, client: Any, key: str) -> None:
@@ -62,7 +74,7 @@ class PresenceRoom(Room):
 
     async def shows(self, wanted: dict[str, Any]) -> None:
         """Waits until exactly these are there, whatever the server calls their metas."""
-        await self.events.until(lambda _: self.state() == wanted, f"the state {wanted}")
+        await self.events.until(lambda _: self.state() == wanted, f"the state {wanted}"[:4000])
 
 
 def bare(metas: list[Any]) -> list[Any]:
