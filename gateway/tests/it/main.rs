@@ -14,6 +14,7 @@ mod driver;
 mod faults;
 mod feed;
 mod filters;
+mod hostile;
 mod http;
 mod http_broadcast;
 mod join;
