@@ -47,7 +47,12 @@ begin
     -- Without policies nobody may do anything here but the owner and BYPASSRLS roles: private channels are closed until somebody
     -- says whom they are open to.
     alter table realtime.messages enable row level security;
-    grant select, insert, update on realtime.messages to anon, authenticated, service_role;
+    -- The policies are the table's: nobody gets around them by naming a partition.
+    alter table realtime.messages_default enable row level security;
+    grant select, insert on realtime.messages to anon, authenticated, service_role;
+    -- But for the time: a row that moves into another partition would be sent again.
+    grant update (topic, extension, payload, event, private, updated_at, id, binary_payload) on realtime.messages
+      to anon, authenticated, service_role;
     grant all on realtime.messages to supabase_realtime_admin;
     comment on table realtime.messages is
       'Messages from SQL, kept for 72 hours. Its policies say who may use private channels: SELECT policies who may receive, INSERT policies who may send.';
@@ -163,6 +168,7 @@ begin
       continue when taken;
       execute pg_catalog.format('create table realtime.%I partition of realtime.messages for values from (%L) to (%L)',
                                 part.name_, part.from_, part.to_);
+      execute pg_catalog.format('alter table realtime.%I enable row level security', part.name_);
     exception when lock_not_available or check_violation or duplicate_table then
       null;
     end;
@@ -188,21 +194,30 @@ end
 $$;
 select tidings.keep_messages();
 
--- The last messages of a private topic, newest first, for those who have the right to receive there.
-create function tidings.replay_messages(wanted_topic text, since timestamptz, most integer)
+-- The last messages of a private topic, newest first, for those who have the right to receive there: so many at most, and no more bytes
+-- than `bytes`, but always one.
+create function tidings.replay_messages(wanted_topic text, since timestamptz, most integer, bytes bigint)
 returns table (id uuid, event text, payload text, binary_payload bytea)
 language sql stable security definer
 set search_path = ''
 as $$
-  select m.id, m.event, m.payload::text, m.binary_payload
-    from realtime.messages m
-   where m.topic = wanted_topic and m.private and m.extension = 'broadcast' and m.event is not null
-     and (m.payload is not null or m.binary_payload is not null)
-     and m.inserted_at >= since at time zone 'utc'
-     and m.inserted_at < (pg_catalog.now() + interval '1 minute') at time zone 'utc'
-     and not exists (select from tidings.expiring_messages e where e.id = m.id and e.expires_at < pg_catalog.now())
-   order by m.inserted_at desc, m.id desc
-   limit most
+  select f.id, f.event, f.payload, f.binary_payload
+    from (
+      select m.id, m.event, m.payload::text as payload, m.binary_payload, m.inserted_at,
+             sum(coalesce(pg_catalog.octet_length(m.payload::text), pg_catalog.octet_length(m.binary_payload)))
+               over (order by m.inserted_at desc, m.id desc) as total,
+             pg_catalog.row_number() over (order by m.inserted_at desc, m.id desc) as place
+        from (
+          select m.* from realtime.messages m
+           where m.topic = wanted_topic and m.private and m.extension = 'broadcast' and m.event is not null
+             and (m.payload is not null or m.binary_payload is not null)
+             and m.inserted_at >= since at time zone 'utc'
+             and m.inserted_at < (pg_catalog.now() + interval '1 minute') at time zone 'utc'
+             and not exists (select from tidings.expiring_messages e where e.id = m.id and e.expires_at < pg_catalog.now())
+           order by m.inserted_at desc, m.id desc
+           limit most) as m) as f
+   where f.total <= bytes or f.place = 1
+   order by f.place
 $$;
 
 -- Notes until when a message may be replayed.
@@ -350,7 +365,7 @@ begin
 end
 $$;
 
-revoke execute on function tidings.keep_messages(), tidings.replay_messages(text, timestamptz, integer), tidings.expire_message(uuid, interval),
+revoke execute on function tidings.keep_messages(), tidings.replay_messages(text, timestamptz, integer, bigint), tidings.expire_message(uuid, interval),
   tidings.channel_access(text, boolean), tidings.follow_messages() from public;
-grant execute on function tidings.keep_messages(), tidings.replay_messages(text, timestamptz, integer), tidings.expire_message(uuid, interval),
+grant execute on function tidings.keep_messages(), tidings.replay_messages(text, timestamptz, integer, bigint), tidings.expire_message(uuid, interval),
   tidings.channel_access(text, boolean), tidings.follow_messages() to tidings_gateway;

@@ -166,6 +166,7 @@ impl App {
             hub.clone(),
             pool.clone(),
             settings.statement_timeout,
+            settings.outbox_bytes / 2,
         ));
         let limits = Limits::new(&settings, tokio::time::Instant::now());
         let topics = Arc::new(Topics::new(limits.clone()));

@@ -150,13 +150,12 @@ impl Dispatch {
         let tables = self.catalog.tables();
         let mut patient = true;
         for (place, change) in batch.iter().enumerate() {
-            if Some(change.table) == tables.messages() {
-                self.publish(change);
-                continue;
-            }
-            let crowded = self
-                .hub
-                .deliver(&tables, read, change, place, &verdicts, &self.before);
+            let crowded = match Some(change.table) == tables.messages() {
+                true => self.publish(change),
+                false => self
+                    .hub
+                    .deliver(&tables, read, change, place, &verdicts, &self.before),
+            };
             match crowded {
                 Some(outbox) if patient => patient = relieved(&outbox).await,
                 _ if (place + 1).is_multiple_of(STRIDE) => tokio::task::yield_now().await,
@@ -166,26 +165,31 @@ impl Dispatch {
         self.hub.delivered();
     }
 
-    /// Broadcasts a row of `realtime.messages`.
-    fn publish(&self, change: &Change) {
-        match private::stored(change) {
-            Some(_) if self.limits.event(Instant::now()).is_err() => tracing::debug!(
-                "MessagePerSecondRateLimitReached: a message from the database is dropped"
-            ),
-            Some((_, message)) if self.limits.payload(message.payload.len()).is_err() => {
-                tracing::warn!(
-                    id = &*message.id,
-                    "UnableToBroadcastChanges: the payload is larger than max_payload_bytes"
-                );
-            }
-            Some((key, message)) => {
-                metrics::counter!(names::BROADCASTS, "source" => "database").increment(1);
-                self.topics.publish(&key, &Arc::new(message));
-            }
-            None => tracing::debug!(
+    /// Broadcasts a row of `realtime.messages`. Returns an outbox that is nearly full.
+    fn publish(&self, change: &Change) -> Option<Arc<Outbox>> {
+        let Some((key, message)) = private::stored(change) else {
+            tracing::debug!(
                 "UnableToBroadcastChanges: a row of realtime.messages lacks what is sent"
-            ),
+            );
+            return None;
+        };
+        if self.limits.event(Instant::now()).is_err() {
+            self.topics.forget_expected(&message.id);
+            tracing::debug!(
+                "MessagePerSecondRateLimitReached: a message from the database is dropped"
+            );
+            return None;
         }
+        if self.limits.payload(message.payload.len()).is_err() {
+            self.topics.forget_expected(&message.id);
+            tracing::warn!(
+                id = &*message.id,
+                "UnableToBroadcastChanges: the payload is larger than max_payload_bytes"
+            );
+            return None;
+        }
+        metrics::counter!(names::BROADCASTS, "source" => "database").increment(1);
+        self.topics.publish(&key, &Arc::new(message))
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use protocol::Encoding;
 use sqlx::{PgPool, Row};
-use tokio::sync::broadcast;
+use tokio::sync::{Semaphore, broadcast};
 use uuid::Uuid;
 
 use crate::{
@@ -34,6 +34,8 @@ pub enum Doubt {
 const DOUBTS: usize = 64;
 /// Beside the statement's own limit: to get a connection, and for a database that has vanished.
 const SLACK: Duration = Duration::from_secs(6);
+/// How long a question may wait for its turn.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 pub struct Private {
     authorizer: Arc<Authorizer>,
@@ -41,7 +43,16 @@ pub struct Private {
     pool: PgPool,
     statement_timeout: Duration,
     doubts: broadcast::Sender<Doubt>,
+    /// Questions about rights that are under way: the lanes have rows to judge, too.
+    asking: Semaphore,
+    /// Replays and messages that are being stored: the connections serve others, too.
+    working: Semaphore,
+    /// How much one replay may bring.
+    replay_bytes: usize,
 }
+
+const ASKING: usize = 64;
+const WORKING: usize = 4;
 
 #[derive(Debug, thiserror::Error)]
 #[error("what was sent before cannot be read")]
@@ -63,6 +74,7 @@ impl Private {
         hub: Arc<Hub>,
         pool: PgPool,
         statement_timeout: Duration,
+        replay_bytes: usize,
     ) -> Private {
         Private {
             authorizer,
@@ -70,11 +82,18 @@ impl Private {
             pool,
             statement_timeout,
             doubts: broadcast::Sender::new(DOUBTS),
+            asking: Semaphore::new(ASKING),
+            working: Semaphore::new(WORKING),
+            replay_bytes,
         }
     }
 
     /// What the principal may do on the channel now.
     pub async fn rights(&self, asker: &Asker, right: Right) -> Result<Grant, ChannelError> {
+        let place = tokio::time::timeout(PATIENCE, self.asking.acquire()).await;
+        let Ok(Ok(_place)) = place else {
+            return Err(ChannelError::Unavailable);
+        };
         let tick = self.hub.moment().tick();
         self.authorizer.channel(asker, right, tick).await
     }
@@ -86,6 +105,10 @@ impl Private {
         since_ms: i64,
         limit: i64,
     ) -> Result<Replay, ReplayError> {
+        let place = tokio::time::timeout(PATIENCE, self.working.acquire()).await;
+        let Ok(Ok(_place)) = place else {
+            return Err(ReplayError(Some("too many others ask".into())));
+        };
         let asked = Instant::now();
         let question = sqlx::query(include_str!(
             "../../migrations/statements/replay_messages.sql"
@@ -93,6 +116,7 @@ impl Private {
         .bind(sub_topic)
         .bind(since_ms as f64)
         .bind(limit as i32)
+        .bind(self.replay_bytes as i64)
         .fetch_all(&self.pool);
         let rows = tokio::time::timeout(self.statement_timeout + SLACK, question)
             .await
@@ -134,6 +158,10 @@ impl Private {
 
     /// Stores a message as the principal. When it is committed, the feed brings it to everybody.
     pub async fn store(&self, asker: &Asker, message: &ToStore<'_>) -> Result<(), posting::Error> {
+        let place = tokio::time::timeout(PATIENCE, self.working.acquire()).await;
+        let Ok(Ok(_place)) = place else {
+            return Err(posting::Error::Busy);
+        };
         let storing = self.store_in_time(asker, message);
         tokio::time::timeout(self.statement_timeout + SLACK, storing)
             .await
@@ -194,18 +222,24 @@ impl Doubt {
     pub fn about<'a>(changes: impl IntoIterator<Item = &'a Change>) -> Doubt {
         let mut names = HashSet::new();
         for change in changes {
+            let before = names.len();
+            let mut known = false;
             for value in change.values() {
-                let bare = value.trim_matches('"');
-                if !matches!(bare, "" | "null" | "true" | "false") {
-                    names.insert(bare.into());
+                let name = match serde_json::from_str::<String>(value) {
+                    Ok(text) => text.into_boxed_str(),
+                    Err(_) => value.into(),
+                };
+                if !matches!(&*name, "" | "null" | "true" | "false") {
+                    known |= names.contains(&name);
+                    names.insert(name);
                 }
             }
+            // A TRUNCATE names nobody, nor does a row whose flags have changed.
+            if names.len() == before && !known {
+                return Doubt::Everybody;
+            }
         }
-        match names.is_empty() {
-            // A TRUNCATE names nobody.
-            true => Doubt::Everybody,
-            false => Doubt::Named(Arc::new(names)),
-        }
+        Doubt::Named(Arc::new(names))
     }
 }
 

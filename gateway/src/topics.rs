@@ -17,6 +17,7 @@ use std::{
 
 use dashmap::DashMap;
 use protocol::{Encoding, Ref, Version};
+use tokio::sync::oneshot;
 
 pub use self::broadcast::{Broadcast, Stored};
 use self::{
@@ -112,7 +113,31 @@ pub struct Topics {
     agenda: Agenda,
     latest: Mutex<Latest>,
     /// Messages that members have stored and that are not published yet: they are not sent back to those members.
-    expected: Mutex<VecDeque<(Box<str>, MemberId)>>,
+    expected: Mutex<VecDeque<Coming>>,
+}
+
+/// A message that a member has stored.
+struct Coming {
+    id: Box<str>,
+    sender: MemberId,
+    /// To be told when it has been sent to everybody.
+    told: oneshot::Sender<()>,
+}
+
+/// More bytes between a replay and what is live are not given at once.
+const MOST_BETWEEN: usize = 4 << 20;
+
+/// A message that is being stored.
+pub struct Expected<'a> {
+    topics: &'a Topics,
+    id: &'a str,
+    pub published: oneshot::Receiver<()>,
+}
+
+impl Drop for Expected<'_> {
+    fn drop(&mut self) {
+        self.topics.forget_expected(self.id);
+    }
 }
 
 /// Stored messages that are on their way through the log. More are in flight only if it stands still.
@@ -139,16 +164,24 @@ impl Topics {
         member: Member,
         replay: Option<Replay>,
     ) -> Result<(), Forgotten> {
-        // Under the topic's lock: what is published from now on waits for it, and finds the member.
+        // Held until the member is there: what is published meanwhile waits, and finds it.
+        let latest = replay.as_ref().map(|_| self.latest());
+        let between = match (&replay, &latest) {
+            (Some(replay), Some(latest)) => {
+                let mut between = latest.since(key, replay.asked).ok_or(Forgotten)?;
+                between.retain(|message| !replay.seen.sees(message.xid));
+                let bytes: usize = between.iter().map(|message| message.payload.len()).sum();
+                // It joins again, and finds these among those before.
+                if bytes > MOST_BETWEEN {
+                    return Err(Forgotten);
+                }
+                between
+            }
+            _ => Vec::new(),
+        };
         let mut topic = self.topics.entry(key.clone()).or_default();
         let mut seen = None;
         if let Some(replay) = replay {
-            let Some(between) = self.latest().since(key, replay.asked) else {
-                drop(topic);
-                self.topics
-                    .remove_if(key, |_, topic| topic.members.is_empty());
-                return Err(Forgotten);
-            };
             for message in &replay.messages {
                 let frame = message.replayed(member.version, &member.topic, &member.join_ref);
                 if let Some(frame) = frame {
@@ -156,11 +189,9 @@ impl Topics {
                 }
             }
             for message in between {
-                if !replay.seen.sees(message.xid) {
-                    let frame = Frames::new(message.broadcast()).get(member.version, &member.topic);
-                    if let Some(frame) = frame {
-                        member.outbox.push_greeting(frame);
-                    }
+                let frame = Frames::new(message.broadcast()).get(member.version, &member.topic);
+                if let Some(frame) = frame {
+                    member.outbox.push_greeting(frame);
                 }
             }
             seen = Some((replay.asked, replay.seen));
@@ -208,20 +239,21 @@ impl Topics {
         sender: Option<MemberId>,
         broadcast: Broadcast<'_>,
     ) -> usize {
-        self.spread(key, sender, broadcast, None)
+        self.spread(key, sender, broadcast, None).0
     }
 
-    /// `xid`: the transaction that has committed the message.
+    /// `xid`: the transaction that has committed the message. Also returns an outbox that is nearly full.
     fn spread(
         &self,
         key: &TopicKey,
         sender: Option<MemberId>,
         broadcast: Broadcast<'_>,
         xid: Option<u64>,
-    ) -> usize {
+    ) -> (usize, Option<Arc<Outbox>>) {
         let Some(topic) = self.topics.get(key) else {
-            return 0;
+            return (0, None);
         };
+        let mut crowded = None;
         let mut frames = Frames::new(broadcast);
         let mut sent = 0;
         for (member_id, present) in &topic.members {
@@ -234,39 +266,63 @@ impl Topics {
                 continue;
             }
             if let Some(frame) = frames.get(member.version, &member.topic) {
-                member.outbox.push(frame);
+                if member.outbox.push(frame) {
+                    crowded = Some(member.outbox.clone());
+                }
                 sent += 1;
             }
         }
         metrics::counter!(names::BROADCASTS_OUT).increment(sent as u64);
         self.limits
             .events_delivered(sent, tokio::time::Instant::now());
-        sent
+        (sent, crowded)
     }
 
-    /// A row of `realtime.messages` has been committed.
-    pub fn publish(&self, key: &TopicKey, message: &Arc<Stored>) -> usize {
-        if key.private {
-            self.latest().push(key, message);
+    /// A row of `realtime.messages` has been committed. Returns an outbox that is nearly full.
+    pub fn publish(&self, key: &TopicKey, message: &Arc<Stored>) -> Option<Arc<Outbox>> {
+        let coming = self.coming(&message.id);
+        let sender = coming.as_ref().map(|coming| coming.sender);
+        // Held until all have it: who joins meanwhile has it either from here or from there.
+        let mut latest = key.private.then(|| self.latest());
+        if let Some(latest) = &mut latest {
+            latest.push(key, message);
         }
-        let sender = self.forget_expected(&message.id);
-        self.spread(key, sender, message.broadcast(), Some(message.xid))
+        let (_, crowded) = self.spread(key, sender, message.broadcast(), Some(message.xid));
+        if let Some(coming) = coming {
+            // Whoever has stored it may have gone.
+            let _ = coming.told.send(());
+        }
+        crowded
     }
 
-    /// A member is about to store a message with this id.
-    pub fn expect(&self, id: &str, sender: MemberId) {
+    /// A member is about to store a message with this id. Forgotten when what is returned is dropped.
+    pub fn expect<'a>(&'a self, id: &'a str, sender: MemberId) -> Expected<'a> {
+        let (told, published) = oneshot::channel();
         let mut expected = self.expected();
         if expected.len() == MOST_EXPECTED {
             expected.pop_front();
         }
-        expected.push_back((id.into(), sender));
+        expected.push_back(Coming {
+            id: id.into(),
+            sender,
+            told,
+        });
+        Expected {
+            topics: self,
+            id,
+            published,
+        }
     }
 
-    /// It was not stored, or it has come.
-    pub fn forget_expected(&self, id: &str) -> Option<MemberId> {
+    /// It was not stored, or it goes to nobody.
+    pub fn forget_expected(&self, id: &str) {
+        self.coming(id);
+    }
+
+    fn coming(&self, id: &str) -> Option<Coming> {
         let mut expected = self.expected();
-        let place = expected.iter().position(|(other, _)| **other == *id)?;
-        expected.remove(place).map(|(_, sender)| sender)
+        let place = expected.iter().position(|coming| *coming.id == *id)?;
+        expected.remove(place)
     }
 
     /// A broadcast of the server's own. `payload` is the text of a JSON object.
@@ -291,7 +347,7 @@ impl Topics {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn expected(&self) -> MutexGuard<'_, VecDeque<(Box<str>, MemberId)>> {
+    fn expected(&self) -> MutexGuard<'_, VecDeque<Coming>> {
         self.expected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

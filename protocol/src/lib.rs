@@ -35,8 +35,8 @@ pub use json::MAX_DEPTH;
 pub use message::{ClientMessage, Malformed, Ref, decode_text, encode};
 pub use presence::PresencePush;
 pub use reply::{
-    CHANNEL_CRASH, Refusal, empty_error_reply, error_reply, error_text_reply, no_write_right,
-    ok_reply,
+    CHANNEL_CRASH, Refusal, TOO_MUCH_WAITS, empty_error_reply, error_reply, error_text_reply,
+    no_write_right, ok_reply,
 };
 pub use system::{
     REPLICATION_READY, SERVER_DISCONNECT, SUBSCRIBED, ends, extension, system, system_with_cursor,

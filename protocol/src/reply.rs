@@ -31,6 +31,9 @@ pub fn no_write_right(sub_topic: &str) -> String {
     format!("Unauthorized: You do not have permissions to write to this Channel topic: {sub_topic}")
 }
 
+/// The answer to what is sent while much else waits for the answer to a question about rights, or for a message to be stored.
+pub const TOO_MUCH_WAITS: &str = "too many messages wait to be sent on this channel";
+
 /// The payload of an error reply that gives no reason, as for a presence push of an unknown event.
 pub fn empty_error_reply() -> &'static str {
     r#"{"status":"error","response":{}}"#

@@ -78,6 +78,8 @@ impl Admitted {
 /// How long messages from the database may take to arrive, and how often that is looked at (protocol §3.8).
 const REPLICATION_TIMEOUT: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(500);
+/// How long the log may take to bring what was stored.
+const PUBLISHED: Duration = Duration::from_secs(5);
 /// The longest time for which a client may have its join wait for its bindings (protocol §13).
 const MOST_WAIT: Duration = Duration::from_secs(20);
 
@@ -205,10 +207,11 @@ pub(super) async fn store(
         payload: &broadcast.payload,
         keep,
     };
-    app.topics.expect(&text, told.member);
+    let mut expected = app.topics.expect(&text, told.member);
     let stored = app.private.store(&asker, &message).await;
-    if stored.is_err() {
-        app.topics.forget_expected(&text);
+    if stored.is_ok() {
+        // What the same sender sends next comes after it. If the log stands still it is not waited for any longer.
+        let _ = tokio::time::timeout(PUBLISHED, &mut expected.published).await;
     }
     Answer::Stored {
         told,

@@ -45,14 +45,26 @@ pub(super) struct Channel {
     pub(super) write: Option<(Grant, i64)>,
     /// While that is being asked: what is to be sent.
     pub(super) pending: Option<Queue>,
-    /// The newest questions about its rights; answers to older ones are void.
-    pub(super) read_asked: u64,
-    pub(super) write_asked: u64,
+    /// The questions about its rights that are under way: one of each kind at most.
+    pub(super) read_asked: Option<Asked>,
+    pub(super) write_asked: Option<Asked>,
+    /// A message is being stored, which must not be overtaken.
+    pub(super) storing: bool,
     /// Presence is on: it was asked for, or it has tracked since.
     pub(super) presence: bool,
     /// How much it tracks, or has tried to.
     pub(super) tracked_bytes: usize,
     pub(super) limits: ChannelLimits,
+}
+
+/// A question that is under way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    pub(super) number: u64,
+    /// Something has changed since: what it says in favour may be from before.
+    pub(super) doubted: bool,
+    /// How many messages were waiting when it was asked: for these its answer counts in any case.
+    pub(super) covers: usize,
 }
 
 pub(super) enum Phase {
@@ -68,6 +80,8 @@ pub(super) struct Joining {
     pub(super) replaces: Option<Ref>,
     /// What came for the channel meanwhile.
     pub(super) waiting: Queue,
+    /// Rights may have been lost since they were asked for.
+    pub(super) doubted: bool,
 }
 
 /// What waits until something is known.
@@ -78,18 +92,20 @@ pub(super) struct Queue {
 }
 
 /// What may wait. More is dropped: no client sends so much before it has an answer.
-const WAITING_MESSAGES: usize = 64;
-const WAITING_BYTES: usize = 256 << 10;
+const WAITING_MESSAGES: usize = 256;
+const WAITING_BYTES: usize = 1 << 20;
 
 impl Queue {
-    /// At least one message has its place, however large it is.
-    pub(super) fn push(&mut self, waiting: Waiting) {
+    /// At least one message has its place, however large it is. What has none is given back.
+    pub(super) fn push(&mut self, waiting: Waiting) -> Option<Waiting> {
         let bytes = self.bytes + waiting.size();
         let fits = self.waiting.len() < WAITING_MESSAGES && bytes <= WAITING_BYTES;
-        if fits || self.waiting.is_empty() {
-            self.bytes = bytes;
-            self.waiting.push(waiting);
+        if !fits && !self.waiting.is_empty() {
+            return Some(waiting);
         }
+        self.bytes = bytes;
+        self.waiting.push(waiting);
+        None
     }
 }
 

@@ -16,7 +16,7 @@ use protocol::{
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::channel::{Channel, Joining, Phase, Queue, Waiting};
+use super::channel::{Asked, Channel, Joining, Phase, Queue, Waiting};
 use crate::{
     admission::{Outcome, Wanted},
     auth::{Principal, TokenError, Verified, Verifier, Whom},
@@ -373,6 +373,16 @@ impl<'a> Machine<'a> {
         };
         // A leave of an older self of the channel says nothing about this one.
         if !join_ref.is_null() && *join_ref != channel.join_ref {
+            return;
+        }
+        // What it has sent before goes first.
+        let pending = self
+            .channels
+            .get_mut(&**topic)
+            .and_then(|channel| channel.pending.as_mut());
+        if let Some(pending) = pending
+            && pending.push(Waiting::Message(message.clone())).is_none()
+        {
             return;
         }
         if let Some(channel) = self.channels.remove(&**topic) {

@@ -167,6 +167,7 @@ impl Connection<'_> {
         // Not all at the same moment.
         let later = || Instant::now() + recheck.mul_f64(rand::random_range(0.5..1.0));
         let mut rights = pin!(tokio::time::sleep_until(later()));
+        let mut doubted = false;
         let mut frames = Vec::new();
         let mut idle = pin!(tokio::time::sleep(idle_timeout));
         let mut expiry = pin!(tokio::time::sleep(idle_timeout));
@@ -184,20 +185,6 @@ impl Connection<'_> {
                 biased;
                 () = turn.as_mut() => return Err(End::Draining),
                 () = draining.cancelled(), if self.channels == 0 => return Err(End::Draining),
-                // What is to be written comes before what is read: a client that floods us must not delay its own answers.
-                taken = outbox.take(&mut frames) => {
-                    if taken.is_err() {
-                        return Err(End::SlowReader);
-                    }
-                    match write(socket, &outbox, &mut frames).await {
-                        Ok(signals) => {
-                            for signal in signals {
-                                self.signalled(signal)?;
-                            }
-                        }
-                        Err(end) => return Err(end),
-                    }
-                }
                 Some(answer) = self.questions.next(), if !self.questions.is_empty() => self.answered(answer),
                 Some(replayed) = self.replays.next(), if !self.replays.is_empty() => self.replayed(replayed)?,
                 Ok(()) = keys.changed() => {
@@ -214,19 +201,39 @@ impl Connection<'_> {
                         self.carry_out(None);
                     }
                     Ok(Doubt::Everybody) | Err(RecvError::Lagged(_)) => {
-                        let soon = DOUBT_SPREAD.mul_f64(rand::random_range(0.0..1.0));
-                        rights.as_mut().reset(Instant::now() + soon);
+                        if !std::mem::replace(&mut doubted, true) {
+                            let soon = DOUBT_SPREAD.mul_f64(rand::random_range(0.0..1.0));
+                            rights.as_mut().reset(Instant::now() + soon);
+                        }
                     }
                     Err(RecvError::Closed) => return Err(End::Draining),
                 },
                 () = rights.as_mut() => {
                     rights.as_mut().reset(later());
-                    self.machine.doubt(&Doubt::Everybody);
+                    if std::mem::take(&mut doubted) {
+                        self.machine.doubt(&Doubt::Everybody);
+                    } else {
+                        self.machine.recheck();
+                    }
                     self.carry_out(None);
                 }
                 () = expiry.as_mut(), if next_expiry.is_some() => {
                     self.machine.expire(now());
                     self.carry_out(None);
+                }
+                // After what takes rights away, before what is read: a client that floods us must not delay its own answers.
+                taken = outbox.take(&mut frames) => {
+                    if taken.is_err() {
+                        return Err(End::SlowReader);
+                    }
+                    match write(socket, &outbox, &mut frames).await {
+                        Ok(signals) => {
+                            for signal in signals {
+                                self.signalled(signal)?;
+                            }
+                        }
+                        Err(end) => return Err(end),
+                    }
                 }
                 // Last: who floods us must not keep what it has no right to any more.
                 message = socket.next(), if self.questions.len() <= most_questions && self.replays.len() <= most_questions => {
@@ -329,7 +336,7 @@ impl Connection<'_> {
                 self.carry_out(None);
             }
             Answer::Stored { told, result } => {
-                self.machine.stored(&told, result);
+                self.machine.stored(&told, result, now());
                 self.carry_out(None);
             }
             Answer::Replicated {

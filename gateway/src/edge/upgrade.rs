@@ -209,7 +209,8 @@ fn accept_key(request: &Request) -> Result<HeaderValue, Refused> {
 fn forwarded_headers(headers: &HeaderMap) -> Vec<(String, String)> {
     headers
         .iter()
-        .filter(|(name, _)| name.as_str().starts_with("x-"))
+        // The key with which a bot connects is nobody's affair.
+        .filter(|(name, _)| name.as_str().starts_with("x-") && name.as_str() != "x-api-key")
         .map(|(name, value)| {
             let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
             (name.as_str().to_owned(), value)

@@ -95,7 +95,6 @@ impl Exceeded {
     /// The reason in the reply to a join.
     pub fn refuses_join(self) -> Option<Refusal> {
         match self {
-            Exceeded::Connections => Some(Refusal::TooManyConnections),
             Exceeded::Joins | Exceeded::SocketJoins => Some(Refusal::TooManyJoins),
             Exceeded::Channels => Some(Refusal::TooManyChannels),
             _ => None,
@@ -180,7 +179,8 @@ mod tests {
     #[test]
     fn everybody_who_is_refused_is_told() {
         for exceeded in Exceeded::ALL {
-            let told = exceeded.ends_channel().is_some()
+            let told = exceeded.refuses_handshake().is_some()
+                || exceeded.ends_channel().is_some()
                 || exceeded.refuses_join().is_some()
                 || exceeded.refuses_track().is_some()
                 || exceeded.closes_socket().is_some()

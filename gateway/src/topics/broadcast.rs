@@ -1,7 +1,7 @@
 //! What is broadcast, and its frames: encoded at most once for each serializer version.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -159,8 +159,8 @@ fn encode(broadcast: &Broadcast<'_>, version: Version, topic: &str) -> Option<Fr
 pub(super) struct Latest {
     messages: VecDeque<(Instant, TopicKey, Arc<Stored>)>,
     bytes: usize,
-    /// When the newest of those was published that had to go before their time.
-    gone: Option<Instant>,
+    /// For each topic, when the newest of those was published that had to go before their time.
+    gone: HashMap<TopicKey, Instant>,
 }
 
 /// Longer than a join can take.
@@ -173,22 +173,27 @@ impl Latest {
         let now = Instant::now();
         self.bytes += message.payload.len();
         self.messages.push_back((now, key.clone(), message.clone()));
-        while let Some((at, _, oldest)) = self.messages.front() {
-            let old = at.elapsed() > KEPT;
-            if !old && self.messages.len() <= MOST_MESSAGES && self.bytes <= MOST_BYTES {
+        let too_many =
+            |latest: &Latest| latest.messages.len() > MOST_MESSAGES || latest.bytes > MOST_BYTES;
+        while let Some((at, _, _)) = self.messages.front()
+            && (at.elapsed() > KEPT || too_many(self))
+        {
+            let Some((at, key, oldest)) = self.messages.pop_front() else {
                 break;
-            }
-            if !old {
-                self.gone = Some(*at);
-            }
+            };
             self.bytes -= oldest.payload.len();
-            self.messages.pop_front();
+            if at.elapsed() <= KEPT {
+                self.gone.insert(key, at);
+            }
+        }
+        if self.gone.len() > MOST_MESSAGES {
+            self.gone.retain(|_, at| at.elapsed() <= KEPT);
         }
     }
 
     /// What was published on a topic since then. None if that is not known any more.
     pub(super) fn since(&self, key: &TopicKey, since: Instant) -> Option<Vec<Arc<Stored>>> {
-        if since.elapsed() > KEPT || self.gone.is_some_and(|gone| gone >= since) {
+        if since.elapsed() > KEPT || self.gone.get(key).is_some_and(|gone| *gone >= since) {
             return None;
         }
         let from = self.messages.partition_point(|(at, _, _)| *at < since);

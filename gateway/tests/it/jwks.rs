@@ -161,8 +161,11 @@ async fn better_auth_and_the_own_secret_serve_side_by_side_and_keys_rotate() {
     let mut joining = Client::connect_to(gateway.address, Version::V2, &anon()).await;
     let bob = issuer.token(BOB);
     let config = json!({"postgres_changes": messages_of("INSERT", B1)});
+    // Not as fast as it can: joins have a limit, too.
+    let mut pace = tokio::time::interval(std::time::Duration::from_millis(50));
     let until_learned = async {
         loop {
+            pace.tick().await;
             let payload = json!({"config": config, "access_token": bob});
             let (_, reply) = joining.join("own", payload).await;
             if reply["status"] == "ok" {

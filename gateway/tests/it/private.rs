@@ -1,5 +1,6 @@
 //! Private channels: what the policies on `realtime.messages` say is what happens.
 
+mod order;
 mod rights;
 mod sql;
 mod stored;

@@ -116,6 +116,7 @@ impl Machine<'_> {
                 join_ref: message.join_ref,
                 replaces,
                 waiting: Queue::default(),
+                doubted: false,
             }),
             asked: 0,
             problem: None,
@@ -125,8 +126,9 @@ impl Machine<'_> {
             read: Grant::ALL,
             write: None,
             pending: None,
-            read_asked: 0,
-            write_asked: 0,
+            read_asked: None,
+            write_asked: None,
+            storing: false,
             presence: presence.unwrap_or(self.rules.presence_default),
             tracked_bytes: 0,
             limits: ChannelLimits::default(),
@@ -184,6 +186,7 @@ impl Machine<'_> {
             join_ref,
             replaces,
             waiting,
+            doubted,
             ..
         } = joining;
         let Some(channel) = self.channels.get_mut(topic) else {
@@ -221,7 +224,10 @@ impl Machine<'_> {
                 _ => Ok(()),
             }
         });
+        // Keys of issuers and bots may have gone since it was verified.
+        let trusted = self.verifier.trust(&channel.token);
         let refusal = match &outcome {
+            _ if trusted.is_err() => trusted.err().map(refusal),
             _ if read.is_err() => read.err(),
             // Who waits for the bindings is told by the reply that they are wrong.
             Outcome::Wrong(refusal) if channel.wanted.config.wait.is_some() => {
@@ -323,6 +329,9 @@ impl Machine<'_> {
             },
         });
         self.effects.extend(await_feed);
+        if doubted {
+            self.ask_rights(topic, Right::Read);
+        }
         self.resume(waiting.waiting, now);
     }
 
@@ -342,12 +351,7 @@ impl Machine<'_> {
         let Some(channel) = self.channels.get_mut(topic) else {
             return;
         };
-        channel.write = None;
-        let pending = channel.pending.is_some();
         let has_bindings = !channel.wanted.config.bindings.is_empty();
-        if pending {
-            self.ask_rights(topic, Right::Write);
-        }
         let Some(channel) = self.channels.get_mut(topic).filter(|_| has_bindings) else {
             return;
         };
@@ -421,9 +425,11 @@ impl Machine<'_> {
                 let before = (before, std::mem::replace(&mut channel.verified, verified));
                 let must_ask = channel.must_ask();
                 channel.live = must_ask.then_some(before);
-                // What is sent from here on is sent with the new token.
+                // What is sent from here on is sent with the new token, and what was asked for the old one says nothing of it.
                 channel.write = None;
-                let pending = channel.pending.is_some();
+                channel.read_asked = None;
+                channel.write_asked = None;
+                let pending = channel.pending.is_some() && !channel.storing;
                 let topic = channel.topic.clone();
                 if must_ask {
                     self.ask(&topic, true);

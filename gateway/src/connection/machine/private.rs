@@ -21,37 +21,64 @@ impl Machine<'_> {
         self.channels.values().any(|channel| channel.key.private)
     }
 
-    /// Whether what the channel sends may go on now. If that has to be asked first, it waits, with all that comes after it.
+    /// Whether what the channel sends may go on now. If that has to be asked first, or something before it is being stored, it
+    /// waits, with all that comes after it.
     pub(super) fn may_write(
         &mut self,
         topic: &str,
         waiting: Waiting,
         now: Now,
     ) -> Option<(Grant, Waiting)> {
-        let age = self.rules.recheck.as_secs().cast_signed();
+        let age = self.rules.recheck.as_secs().max(1).cast_signed();
         let channel = self.channels.get_mut(topic)?;
         if !channel.key.private {
             return Some((Grant::ALL, waiting));
         }
-        if let Some(pending) = &mut channel.pending {
-            pending.push(waiting);
-            return None;
-        }
-        match channel.write {
-            Some((grant, asked)) if now.unix - asked < age => Some((grant, waiting)),
-            _ => {
-                let mut pending = Queue::default();
-                pending.push(waiting);
-                channel.pending = Some(pending);
+        let known = match (&channel.pending, channel.write) {
+            (None, Some((grant, asked))) if !channel.storing => Some((grant, asked)),
+            _ => None,
+        };
+        let Some((grant, asked)) = known else {
+            let unknown = channel.write.is_none() && channel.write_asked.is_none();
+            let refused = channel.pending.get_or_insert_default().push(waiting);
+            if unknown && !channel.storing {
                 self.ask_rights(topic, Right::Write);
-                None
             }
+            if let Some(refused) = refused {
+                self.crowded_out(topic, &refused);
+            }
+            return None;
+        };
+        // An answer that has only grown old holds until there is another one.
+        if now.unix - asked >= age && channel.write_asked.is_none() {
+            self.ask_rights(topic, Right::Write);
+        }
+        Some((grant, waiting))
+    }
+
+    /// Too much waits already.
+    fn crowded_out(&mut self, topic: &str, refused: &Waiting) {
+        let Some(channel) = self.channels.get(topic) else {
+            return;
+        };
+        let (reference, ack) = match refused {
+            Waiting::Broadcast(broadcast) => {
+                (&broadcast.reference, channel.wanted.config.broadcast.ack)
+            }
+            Waiting::Message(message) if message.event == event::PRESENCE => {
+                (&message.reference, true)
+            }
+            Waiting::Message(message) => (&message.reference, channel.wanted.config.broadcast.ack),
+        };
+        if ack {
+            let (join_ref, topic) = (channel.join_ref.clone(), channel.topic.clone());
+            let reply = protocol::error_reply(protocol::TOO_MUCH_WAITS);
+            self.reply(&join_ref, reference, &topic, &reply);
         }
     }
 
+    /// Asks, unless that is under way.
     pub(super) fn ask_rights(&mut self, topic: &str, right: Right) {
-        self.questions += 1;
-        let asked = self.questions;
         let Some(asker) = self
             .channels
             .get(topic)
@@ -59,25 +86,41 @@ impl Machine<'_> {
         else {
             return;
         };
-        if let Some(channel) = self.channels.get_mut(topic) {
-            match right {
-                Right::Read => channel.read_asked = asked,
-                Right::Write => channel.write_asked = asked,
-            }
-            self.effects.push(Effect::AskRights(RightsQuestion {
-                topic: channel.topic.clone(),
-                asked,
-                asker,
-                right,
-            }));
+        let Some(channel) = self.channels.get_mut(topic) else {
+            return;
+        };
+        let covers = channel
+            .pending
+            .as_ref()
+            .map_or(0, |pending| pending.waiting.len());
+        let asked = match right {
+            Right::Read => &mut channel.read_asked,
+            Right::Write => &mut channel.write_asked,
+        };
+        if let Some(asked) = asked {
+            asked.doubted = true;
+            return;
         }
+        self.questions += 1;
+        let number = self.questions;
+        *asked = Some(Asked {
+            number,
+            doubted: false,
+            covers,
+        });
+        self.effects.push(Effect::AskRights(RightsQuestion {
+            topic: channel.topic.clone(),
+            asked: number,
+            asker,
+            right,
+        }));
     }
 
     /// The answer to a question about rights. One that nobody waits for any more is void.
     pub(in crate::connection) fn rights(
         &mut self,
         topic: &str,
-        asked: u64,
+        number: u64,
         right: Right,
         answer: Result<Grant, ChannelError>,
         now: Now,
@@ -85,26 +128,72 @@ impl Machine<'_> {
         let Some(channel) = self.channels.get_mut(topic) else {
             return;
         };
-        match right {
-            Right::Read if channel.read_asked == asked => match answer {
-                Ok(read) => self.reads(topic, read),
-                // An error in a policy means no.
-                Err(ChannelError::Policy { .. }) => self.reads(topic, Grant::default()),
-                // What was known holds until it can be asked again.
-                Err(ChannelError::Canceled | ChannelError::Unavailable) => {}
-            },
-            Right::Write if channel.write_asked == asked => {
-                let Some(pending) = channel.pending.take() else {
+        let asked = match right {
+            Right::Read => &mut channel.read_asked,
+            Right::Write => &mut channel.write_asked,
+        };
+        let Some(Asked {
+            doubted, covers, ..
+        }) = asked.take_if(|asked| asked.number == number)
+        else {
+            return;
+        };
+        let answer = match answer {
+            Ok(grant) => Some(grant),
+            // An error in a policy means no.
+            Err(ChannelError::Policy { .. }) => Some(Grant::default()),
+            // What was known holds until it can be asked again.
+            Err(ChannelError::Canceled | ChannelError::Unavailable) => None,
+        };
+        match (right, answer) {
+            // A no counts at once, also if something has changed since.
+            (Right::Read, Some(read)) => self.reads(topic, read),
+            (Right::Read, None) => {}
+            (Right::Write, answer) => {
+                let grant = answer.or(channel.write.map(|(grant, _)| grant));
+                let mut waiting = match channel.storing {
+                    false => channel.pending.take().unwrap_or_default().waiting,
+                    true => Vec::new(),
+                };
+                let later = match doubted {
+                    true => waiting.split_off(covers.min(waiting.len())),
+                    false => Vec::new(),
+                };
+                channel.write = Some((grant.unwrap_or_default(), now.unix));
+                self.resume(waiting, now);
+                let Some(channel) = self.channels.get_mut(topic) else {
                     return;
                 };
-                let known = answer.is_ok();
-                channel.write = Some((answer.unwrap_or_default(), now.unix));
-                self.resume(pending.waiting, now);
-                if !known && let Some(channel) = self.channels.get_mut(topic) {
+                if doubted || grant.is_none() {
                     channel.write = None;
                 }
+                if !later.is_empty() {
+                    let pending = channel.pending.get_or_insert_default();
+                    for waiting in later {
+                        // It had a place before.
+                        let _ = pending.push(waiting);
+                    }
+                    if !channel.storing {
+                        self.ask_rights(topic, Right::Write);
+                    }
+                }
             }
-            Right::Read | Right::Write => {}
+        }
+        if doubted && right == Right::Read {
+            self.ask_rights(topic, Right::Read);
+        }
+    }
+
+    /// Sends what has waited, as far as it may.
+    fn go_on(&mut self, topic: &str, now: Now) {
+        let Some(channel) = self.channels.get_mut(topic) else {
+            return;
+        };
+        if channel.storing {
+            return;
+        }
+        if let Some(pending) = channel.pending.take() {
+            self.resume(pending.waiting, now);
         }
     }
 
@@ -134,34 +223,62 @@ impl Machine<'_> {
 
     /// Something has changed on which rights rest: those whom it may concern are asked about again.
     pub(in crate::connection) fn doubt(&mut self, doubt: &Doubt) {
-        let doubtful: Vec<_> = self
-            .joined()
-            .filter(|channel| channel.key.private && channel.is_named(doubt))
-            .map(|channel| channel.topic.clone())
-            .collect();
-        for topic in doubtful {
-            if let Some(channel) = self.channels.get_mut(&topic) {
-                channel.write = None;
-                if channel.pending.is_some() {
-                    self.ask_rights(&topic, Right::Write);
+        let mut doubtful = Vec::new();
+        for channel in self.channels.values_mut() {
+            if !channel.key.private || !channel.is_named(doubt) {
+                continue;
+            }
+            match &mut channel.phase {
+                Phase::Joining(joining) => joining.doubted = true,
+                Phase::Joined => {
+                    channel.write = None;
+                    if let Some(asked) = &mut channel.write_asked {
+                        asked.doubted = true;
+                    }
+                    doubtful.push(channel.topic.clone());
                 }
             }
+        }
+        for topic in doubtful {
+            self.ask_rights(&topic, Right::Read);
+        }
+    }
+
+    /// Rights that were asked for long ago are asked for again. Until there is an answer they hold.
+    pub(in crate::connection) fn recheck(&mut self) {
+        let private = self.joined().filter(|channel| channel.key.private);
+        let topics: Vec<_> = private.map(|channel| channel.topic.clone()).collect();
+        for topic in topics {
             self.ask_rights(&topic, Right::Read);
         }
     }
 
     /// A message was stored, or not.
-    pub(in crate::connection) fn stored(&mut self, told: &Told, result: Result<(), String>) {
+    pub(in crate::connection) fn stored(
+        &mut self,
+        told: &Told,
+        result: Result<(), String>,
+        now: Now,
+    ) {
         let payload = match result {
             Ok(()) => protocol::ok_reply().to_owned(),
             Err(text) => protocol::error_text_reply(&text),
         };
-        let here = self
+        let Some(channel) = self
             .channels
-            .get(&*told.topic)
-            .is_some_and(|channel| channel.member == told.member);
-        if here && told.ack {
+            .get_mut(&*told.topic)
+            .filter(|channel| channel.member == told.member)
+        else {
+            return;
+        };
+        channel.storing = false;
+        let ask = channel.write.is_none() && channel.pending.is_some();
+        if told.ack {
             self.reply(&told.join_ref, &told.reference, &told.topic, &payload);
+        }
+        match ask {
+            true => self.ask_rights(&told.topic, Right::Write),
+            false => self.go_on(&told.topic, now),
         }
     }
 

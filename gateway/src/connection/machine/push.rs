@@ -13,7 +13,9 @@ impl Machine<'_> {
             );
         };
         if let Phase::Joining(joining) = &mut channel.phase {
-            return joining.waiting.push(Waiting::Message(message));
+            // What has no place is dropped.
+            let _ = joining.waiting.push(Waiting::Message(message));
+            return;
         }
         match &*message.event {
             event::ACCESS_TOKEN => self.renew(message, now, true),
@@ -39,7 +41,8 @@ impl Machine<'_> {
             );
         };
         if let Phase::Joining(joining) = &mut channel.phase {
-            return joining.waiting.push(Waiting::Broadcast(broadcast));
+            let _ = joining.waiting.push(Waiting::Broadcast(broadcast));
+            return;
         }
         let topic = channel.topic.clone();
         let Some((grant, Waiting::Broadcast(broadcast))) =
@@ -70,6 +73,9 @@ impl Machine<'_> {
             .channels
             .get(&topic)
             .and_then(|channel| self.asker(channel));
+        if let Some(channel) = self.channels.get_mut(&topic) {
+            channel.storing = true;
+        }
         self.effects.extend(asker.map(|asker| Effect::Store {
             told: sender.told,
             asker,

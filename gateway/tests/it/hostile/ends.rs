@@ -46,7 +46,7 @@ async fn a_flood_does_not_keep_a_channel_beyond_its_token() {
             closed = timeout(PATIENCE, closed) => closed.expect("the channel's end in time"),
         }
     };
-    stand.hear_during(attack).await;
+    Box::pin(stand.hear_during(attack)).await;
     assert!(gateway::auth::now_unix() >= soon);
 }
 
@@ -81,7 +81,7 @@ async fn pieces_without_end_do_not_keep_a_channel_beyond_its_token() {
             closed = timeout(PATIENCE, closed) => closed.expect("the channel's end in time"),
         }
     };
-    stand.hear_during(attack).await;
+    Box::pin(stand.hear_during(attack)).await;
     assert!(gateway::auth::now_unix() >= soon);
 }
 

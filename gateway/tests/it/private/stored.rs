@@ -135,6 +135,31 @@ async fn bytes_are_replayed_where_the_version_can_say_them() {
     assert!(frame.ends_with(&[0xde, 0xad]));
 }
 
+#[tokio::test]
+async fn a_replay_brings_no_more_than_half_an_outbox_holds() {
+    let (database, gateway) = rooms_with(&[("outbox_bytes", "2MiB")]).await;
+    for number in 1..=5 {
+        let send = format!(
+            "select realtime.send(jsonb_build_object('text', '{number}', 'more', repeat('x', 300000)), 'e', 'room')"
+        );
+        database.execute(&send).await;
+    }
+    let mut ada = Client::v1(&gateway, &authenticated(ADA)).await;
+    let channel = ada.joined("room", replay(json!(0), json!(25))).await;
+    // The newest three fit.
+    for text in ["3", "4", "5"] {
+        assert_eq!(heard(&mut ada, &channel).await, text);
+    }
+    assert_eq!(ada.until_heartbeat().await, []);
+    // One that is larger by itself comes all the same.
+    database
+        .execute("select realtime.send(jsonb_build_object('text', 'large', 'more', repeat('x', 1500000)), 'e', 'room')")
+        .await;
+    assert_eq!(heard(&mut ada, &channel).await, "large");
+    let channel = ada.joined("room", replay(json!(0), json!(25))).await;
+    assert_eq!(heard(&mut ada, &channel).await, "large");
+}
+
 /// Everybody who joins while messages are sent gets each of them, replayed or live, and none twice.
 #[tokio::test]
 async fn between_replay_and_live_nothing_is_lost_or_doubled() {
@@ -182,7 +207,7 @@ async fn between_replay_and_live_nothing_is_lost_or_doubled() {
 }
 
 /// A frame of kind 3 with metadata.
-fn kind_3(channel: &Channel, reference: &str, metadata: &str, text: &str) -> Vec<u8> {
+pub(super) fn kind_3(channel: &Channel, reference: &str, metadata: &str, text: &str) -> Vec<u8> {
     let size = |text: &str| u8::try_from(text.len()).expect("a short text");
     let (join_ref, topic) = (channel.join_ref.as_str(), channel.topic.as_str());
     let header = [
