@@ -11,6 +11,7 @@ mod dev;
 mod doctor;
 mod drain;
 mod driver;
+mod errors;
 mod faults;
 mod feed;
 mod filters;
