@@ -21,6 +21,27 @@ const DROP_BOX: &str = "
     grant select (id, content) on public.drop_box to service_role;
     select tidings.watch('public.drop_box')";
 
+/// A row with a value of every type that the SDK does something with, and some that it leaves alone.
+const KINDS: &str = r#"
+    create extension hstore;
+    create extension citext;
+    create type mood as enum ('ok', 'sad');
+    create type pair as (a integer, b text);
+    create domain positive as integer check (value > 0);
+    create table public.kinds (
+      id integer primary key, i8 bigint, n numeric, large numeric, nan double precision, f4 real, b boolean, t text, c char(4), bits bit(3),
+      raw bytea, u uuid, j json, jb jsonb, jt jsonb, ts timestamp, tz timestamptz, d date, tm time, iv interval, ia integer[], ta text[],
+      matrix integer[], raws bytea[], ir int4range, money money, ip inet, p point, mood mood, dom positive, pair pair, o oid, h hstore, ci citext,
+      gen integer generated always as (dom * 2) stored, none integer);
+    set lc_monetary = 'C';
+    insert into public.kinds values (
+      1, 9007199254740993, 12.50, 123456789012345678901234567890.1234500, 'NaN', 0.1, true, 'text', 'ab', '101',
+      '\x00ff5c', '5b85e9b1-985a-4827-8339-5cb0ee433ebf', '{"b":1,"a":[1, 2.50, null]}', '{"a":1}', '"123"', '2024-01-02 03:04:05.678',
+      '2024-01-02 03:04:05.678+02', '2024-02-29', '13:14:15.123456', '1 day 02:03:04.5', '{1,2,null}', '{"a b","c,d",null}',
+      '{{1,2},{3,4}}', '{"\\x01","\\xff"}', '[1,5)', '12.34', '10.0.0.1/8', '(1,2)', 'ok', 7, '(1,"x,y")', 12345, 'a=>1, b=>NULL', 'MiXed');
+    grant select on public.kinds to service_role;
+    select tidings.watch('public.kinds')"#;
+
 async fn scenario(name: &str, environment: &[(&str, &str)]) {
     run(install::node(name).await, environment).await;
 }
@@ -143,6 +164,17 @@ async fn posting_under_row_level_security() {
     let gateway = TestGateway::start(&database).await;
     let mut host = Host::beside(&database.url, SECRET).await;
     let mut node = install::node("post").await;
+    node.env("TIDINGS_URL", gateway.url(""));
+    drive(node, &mut host).await;
+}
+
+#[tokio::test]
+async fn what_the_sdk_makes_of_each_type() {
+    let database = TestDatabase::new(Some("chattwelve")).await;
+    database.execute(KINDS).await;
+    let gateway = TestGateway::start(&database).await;
+    let mut host = Host::beside(&database.url, SECRET).await;
+    let mut node = install::node("types").await;
     node.env("TIDINGS_URL", gateway.url(""));
     drive(node, &mut host).await;
 }

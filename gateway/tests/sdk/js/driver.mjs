@@ -8,7 +8,7 @@ import { Host } from './host.mjs';
 import { SDK, assertLine } from './sdk.mjs';
 import { closeClients } from './support.mjs';
 
-const SCENARIOS = ['hook', 'habits', 'presence', 'broadcast', 'http_broadcast', 'token', 'reconnect', 'tour', 'old_style', 'post', 'page', 'picture', 'worker'];
+const SCENARIOS = ['hook', 'habits', 'presence', 'broadcast', 'http_broadcast', 'types', 'token', 'reconnect', 'tour', 'old_style', 'post', 'page', 'picture', 'worker'];
 
 const names = process.argv.slice(2);
 if (names.length === 0 || !names.every((name) => SCENARIOS.includes(name))) {
