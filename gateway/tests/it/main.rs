@@ -5,6 +5,7 @@ mod bots;
 mod broadcast;
 mod client_js;
 mod client_python;
+mod conformance;
 mod cost;
 mod demo_page;
 mod dev;
