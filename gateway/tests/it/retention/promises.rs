@@ -5,8 +5,8 @@ use serde_json::json;
 use super::*;
 use crate::support::wait::wait_for;
 use crate::support::{
-    Channel, Client as Socket, TestGateway, binding,
-    chat::{A1, ADA, chat, say},
+    Channel, Client as Socket, OwnCluster, TestGateway, binding,
+    chat::{A1, ADA, say},
     token::authenticated,
 };
 
@@ -97,7 +97,10 @@ async fn several_who_trim_at_once_do_it_once() {
 /// A client that was away for longer hears of it, also if the gateway does not know the log from before.
 #[tokio::test]
 async fn a_cursor_from_before_has_expired_and_a_later_one_has_not() {
-    let (database, gateway) = chat().await;
+    // What runs anywhere in the cluster counts, so this one has no other tests.
+    let cluster = OwnCluster::start().await;
+    let database = cluster.database("chattwelve").await;
+    let gateway = TestGateway::start(&database).await;
     database
         .execute("select tidings.set_retention('366 days')")
         .await;
@@ -107,8 +110,8 @@ async fn a_cursor_from_before_has_expired_and_a_later_one_has_not() {
     let (channel, first) = cursor(&mut socket, json!([early])).await;
     say(&database, A1, "old").await;
     // The next cursor comes after it, and after the read that brought it (one from the middle of a read expires with what was
-    // before that): the change is delivered before the place moves on. It also expires with what it knows to be running, here in
-    // any test's database, and has a lower number.
+    // before that): the change is delivered before the place moves on. It also expires with what it knows to be running that
+    // has a lower number.
     socket.change(&channel).await;
     let written = "select xmin::text::int8 from chat_messages where content = 'old'";
     let written = database
