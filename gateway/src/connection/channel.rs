@@ -94,17 +94,27 @@ pub(super) struct Queue {
 /// What may wait. More is dropped: no client sends so much before it has an answer.
 const WAITING_MESSAGES: usize = 256;
 const WAITING_BYTES: usize = 1 << 20;
+/// On all channels of a socket together.
+const SOCKET_BYTES: usize = 8 << 20;
 
 impl Queue {
-    /// At least one message has its place, however large it is. What has none is given back.
-    pub(super) fn push(&mut self, waiting: Waiting) -> Option<Waiting> {
+    /// What had its place before.
+    pub(super) fn put_back(&mut self, waiting: Waiting) {
+        self.bytes += waiting.size();
+        self.waiting.push(waiting);
+    }
+
+    /// `others`: the bytes that wait on the other channels of the socket. If nothing waits, one message has its place, however large
+    /// it is. What has none is given back.
+    pub(super) fn push(&mut self, waiting: Waiting, others: usize) -> Option<Waiting> {
         let bytes = self.bytes + waiting.size();
-        let fits = self.waiting.len() < WAITING_MESSAGES && bytes <= WAITING_BYTES;
-        if !fits && !self.waiting.is_empty() {
+        let fits = self.waiting.len() < WAITING_MESSAGES
+            && (bytes <= WAITING_BYTES || self.waiting.is_empty())
+            && (others + bytes <= SOCKET_BYTES || others + self.bytes == 0);
+        if !fits {
             return Some(waiting);
         }
-        self.bytes = bytes;
-        self.waiting.push(waiting);
+        self.put_back(waiting);
         None
     }
 }
@@ -127,6 +137,15 @@ impl Channel {
     /// Whether the database decides about it.
     pub(super) fn must_ask(&self) -> bool {
         self.key.private || !self.wanted.config.bindings.is_empty()
+    }
+
+    /// The bytes that wait on it.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        let joining = match &self.phase {
+            Phase::Joining(joining) => joining.waiting.bytes,
+            Phase::Joined => 0,
+        };
+        joining + self.pending.as_ref().map_or(0, |pending| pending.bytes)
     }
 
     /// What it receives.

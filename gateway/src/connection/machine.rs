@@ -352,6 +352,15 @@ impl<'a> Machine<'a> {
         self.channels.len()
     }
 
+    /// The bytes that wait on all channels but this one.
+    fn waiting_elsewhere(&self, topic: &str) -> usize {
+        let others = self
+            .channels
+            .values()
+            .filter(|other| *other.topic != *topic);
+        others.map(Channel::waiting_bytes).sum()
+    }
+
     /// A channel that is still joining gets its reply first.
     fn joined(&self) -> impl Iterator<Item = &Channel> {
         self.channels
@@ -376,12 +385,15 @@ impl<'a> Machine<'a> {
             return;
         }
         // What it has sent before goes first.
+        let others = self.waiting_elsewhere(topic);
         let pending = self
             .channels
             .get_mut(&**topic)
             .and_then(|channel| channel.pending.as_mut());
         if let Some(pending) = pending
-            && pending.push(Waiting::Message(message.clone())).is_none()
+            && pending
+                .push(Waiting::Message(message.clone()), others)
+                .is_none()
         {
             return;
         }

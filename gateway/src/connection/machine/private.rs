@@ -39,8 +39,11 @@ impl Machine<'_> {
             _ => None,
         };
         let Some((grant, asked)) = known else {
+            let others = self.waiting_elsewhere(topic);
+            let channel = self.channels.get_mut(topic)?;
             let unknown = channel.write.is_none() && channel.write_asked.is_none();
-            let refused = channel.pending.get_or_insert_default().push(waiting);
+            let pending = channel.pending.get_or_insert_default();
+            let refused = pending.push(waiting, others);
             if unknown && !channel.storing {
                 self.ask_rights(topic, Right::Write);
             }
@@ -169,10 +172,9 @@ impl Machine<'_> {
                 }
                 if !later.is_empty() {
                     let pending = channel.pending.get_or_insert_default();
-                    for waiting in later {
-                        // It had a place before.
-                        let _ = pending.push(waiting);
-                    }
+                    later
+                        .into_iter()
+                        .for_each(|waiting| pending.put_back(waiting));
                     if !channel.storing {
                         self.ask_rights(topic, Right::Write);
                     }

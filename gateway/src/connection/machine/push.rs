@@ -4,6 +4,7 @@ use super::*;
 
 impl Machine<'_> {
     pub(super) fn push(&mut self, message: ClientMessage, now: Now) {
+        let others = self.joining_beside(&message.topic);
         let Some(channel) = self.channels.get_mut(&*message.topic) else {
             return self.reply(
                 &Ref::NULL,
@@ -14,7 +15,7 @@ impl Machine<'_> {
         };
         if let Phase::Joining(joining) = &mut channel.phase {
             // What has no place is dropped.
-            let _ = joining.waiting.push(Waiting::Message(message));
+            let _ = joining.waiting.push(Waiting::Message(message), others);
             return;
         }
         match &*message.event {
@@ -29,6 +30,7 @@ impl Machine<'_> {
     }
 
     pub(in crate::connection) fn user_broadcast(&mut self, broadcast: UserBroadcast, now: Now) {
+        let others = self.joining_beside(&broadcast.topic);
         let Some(channel) = self.channels.get_mut(&*broadcast.topic) else {
             let UserBroadcast {
                 reference, topic, ..
@@ -41,7 +43,7 @@ impl Machine<'_> {
             );
         };
         if let Phase::Joining(joining) = &mut channel.phase {
-            let _ = joining.waiting.push(Waiting::Broadcast(broadcast));
+            let _ = joining.waiting.push(Waiting::Broadcast(broadcast), others);
             return;
         }
         let topic = channel.topic.clone();
@@ -82,6 +84,15 @@ impl Machine<'_> {
             broadcast,
             keep: persist.keep,
         }));
+    }
+
+    /// For what comes while a channel is joining: the bytes that wait elsewhere. Nobody else needs to know.
+    fn joining_beside(&self, topic: &str) -> usize {
+        let channel = self.channels.get(topic);
+        match channel.map(|channel| &channel.phase) {
+            Some(Phase::Joining(_)) => self.waiting_elsewhere(topic),
+            _ => 0,
+        }
     }
 
     fn broadcast(&mut self, message: ClientMessage, now: Now) {
