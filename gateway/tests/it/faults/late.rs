@@ -48,11 +48,12 @@ const BELL: &str = "1953064037, 1";
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn prepared_transactions_arrive_when_they_are_committed_after_restarts() {
     let server = Server::start().await;
-    let mut stand = Stand::on(&server).await;
+    // Before anybody writes, or the gateway might have the lock and keep it.
     let bell = server.session().await;
     bell.batch_execute(&format!("select pg_advisory_lock({BELL})"))
         .await
         .expect("the bell's lock");
+    let mut stand = Stand::on(&server).await;
     let session = server.session().await;
     for number in 1..=4 {
         let statement = format!(
