@@ -226,7 +226,13 @@ impl Connection<'_> {
                     if taken.is_err() {
                         return Err(End::SlowReader);
                     }
-                    match write(socket, &outbox, &mut frames).await {
+                    // While it is stuck nothing is read: whoever is silent for so long is gone.
+                    let written = tokio::select! {
+                        biased;
+                        written = write(socket, &outbox, &mut frames) => written,
+                        () = idle.as_mut() => return Err(End::Idle),
+                    };
+                    match written {
                         Ok(signals) => {
                             for signal in signals {
                                 self.signalled(signal)?;
