@@ -3,6 +3,8 @@
 
 mod audience;
 mod findings;
+mod pulse;
+mod summary;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -11,15 +13,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
 use protocol::Version;
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use self::audience::{collect, gather};
 use self::findings::Findings;
+use self::pulse::Pulse;
+use self::summary::Summary;
 use crate::database;
 use crate::frame::text;
 use crate::ledger::Committed;
@@ -34,8 +37,6 @@ const RUN_UP: Duration = Duration::from_millis(500);
 
 /// After the last expected delivery, how long a superfluous one may take to show up.
 const LINGER: Duration = Duration::from_millis(500);
-
-const PROGRESS: Duration = Duration::from_millis(100);
 
 #[derive(Args, Debug)]
 pub(crate) struct ChangesArgs {
@@ -200,11 +201,8 @@ async fn measure(args: &ChangesArgs, target: &Target) -> anyhow::Result<bool> {
     let before = usage();
     let started = Instant::now() + RUN_UP;
     plan.meter.start_at(started);
-    let bar = progress(
-        args.messages() * args.subscribers as u64 / args.sessions as u64,
-        "delivered",
-    );
-    let watching = show_deliveries(plan.clone(), bar.clone());
+    let hoped = args.messages() * args.subscribers as u64 / args.sessions as u64;
+    let pulse = Pulse::start(plan.clone(), hoped, started);
     let written = write_all(args, &plan).await;
     let write_seconds = started.elapsed().as_secs_f64();
     let written = written?;
@@ -216,8 +214,7 @@ async fn measure(args: &ChangesArgs, target: &Target) -> anyhow::Result<bool> {
         .sum();
     let last_delivery = drain(&plan.meter, expected, Duration::from_secs(args.quiet)).await;
     let after = usage();
-    watching.abort();
-    bar.finish_and_clear();
+    let pulse = pulse.stop();
     stop.send_replace(true);
     let outcomes = collect(audience).await?;
     if !target.is_own() {
@@ -238,6 +235,21 @@ async fn measure(args: &ChangesArgs, target: &Target) -> anyhow::Result<bool> {
         commit.add(&one.commit).context("histograms differ")?;
         lag.add(&one.lag).context("histograms differ")?;
     }
+    let summary = Summary {
+        committed: committed.total(),
+        write_seconds,
+        delivery_seconds,
+        connect_seconds,
+        findings: &findings,
+        latencies: &latencies,
+        commit: &commit,
+        lag: &lag,
+        server,
+        postgres,
+        pulse,
+    };
+    let name = if target.is_own() { "tidings" } else { "server" };
+    let contestant = summary.contestant(name);
     let due = Latency::of(&latencies.from_due);
     let delivery = Latency::of(&latencies.from_commit);
     let (commit, lag) = (Latency::of(&commit), Latency::of(&lag));
@@ -287,6 +299,7 @@ async fn measure(args: &ChangesArgs, target: &Target) -> anyhow::Result<bool> {
     let per_delivery =
         server.map(|usage| usage.cpu_seconds * 1e6 / findings.sum.delivered.max(1) as f64);
     report.results = json!({
+        "contestants": [contestant],
         "connect_seconds": connect_seconds,
         "write_seconds": write_seconds,
         "delivery_seconds": delivery_seconds,
@@ -373,26 +386,6 @@ async fn drain(meter: &Meter, expected: u64, quiet: Duration) -> Instant {
             return changed;
         }
     }
-}
-
-fn progress(length: u64, what: &str) -> ProgressBar {
-    let bar = ProgressBar::new(length);
-    // The template is a constant; if it were wrong the default would do.
-    let template =
-        format!("{{elapsed_precise}} {{bar:40}} {{human_pos}}/{{human_len}} {what} ({{per_sec}})");
-    bar.with_style(
-        ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar()),
-    )
-}
-
-fn show_deliveries(plan: Arc<Plan>, bar: ProgressBar) -> JoinHandle<()> {
-    tokio::spawn(async move {
-        let mut tick = tokio::time::interval(PROGRESS);
-        loop {
-            tick.tick().await;
-            bar.set_position(plan.meter.count());
-        }
-    })
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use self::audience::Audience;
 use self::stand::Stand;
 use crate::frame::text;
 use crate::own::OwnCluster;
-use crate::report::Report;
+use crate::report::{Better, Contestant, Report};
 
 #[derive(Args, Debug)]
 pub(crate) struct InsertsArgs {
@@ -191,7 +191,10 @@ async fn measure(args: &InsertsArgs, cluster: &OwnCluster) -> anyhow::Result<()>
         args.seconds,
         table(args, &turns)
     );
-    report.results = results(&turns);
+    report.results = json!({
+        "contestants": contestants(args, &turns),
+        "variants": variants(&turns),
+    });
     report.passed = true;
     if let Some(path) = &args.json {
         report.write(path)?;
@@ -208,7 +211,39 @@ fn rate(turns: &[Turn]) -> f64 {
     mean(turns.iter().map(|turn| turn.inserts_per_second)).unwrap_or_default()
 }
 
-fn results(turns: &BTreeMap<(usize, Variant), Vec<Turn>>) -> serde_json::Value {
+/// "no trigger" is the floor: nothing that captures changes takes less.
+fn contestants(
+    args: &InsertsArgs,
+    turns: &BTreeMap<(usize, Variant), Vec<Turn>>,
+) -> Vec<Contestant> {
+    let one = |variant: Variant| {
+        let name = match variant {
+            Variant::NoTrigger => "floor",
+            _ => variant.title(),
+        };
+        let mut one = Contestant::new(name);
+        for count in &args.connections {
+            let own = &turns[&(*count, variant)];
+            let title = format!("inserts over {count} connections");
+            let key = format!("inserts_per_second_{count}");
+            one = one.figure(key, title, "/s", rate(own), Better::Higher);
+            if let Some(cost) = mean(own.iter().filter_map(|turn| turn.cpu_us)) {
+                let title = format!("PostgreSQL CPU of an insert, {count} connections");
+                let key = format!("postgres_cpu_us_per_insert_{count}");
+                one = one.figure(key, title, "µs", cost, Better::Lower);
+            }
+            if let Some(seconds) = mean(own.iter().filter_map(|turn| turn.catch_up_seconds)) {
+                let title = format!("catch-up after {count} connections");
+                let key = format!("catch_up_seconds_{count}");
+                one = one.figure(key, title, "s", seconds, Better::Lower);
+            }
+        }
+        one
+    };
+    Variant::ALL.into_iter().map(one).collect()
+}
+
+fn variants(turns: &BTreeMap<(usize, Variant), Vec<Turn>>) -> serde_json::Value {
     let rows: Vec<_> = turns
         .iter()
         .map(|((connections, variant), own)| {

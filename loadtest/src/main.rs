@@ -44,6 +44,8 @@ enum Scenario {
     Soak(Box<soak::SoakArgs>),
     /// The change log is written for minutes and kept for one: does it stay small, and does anybody wait for that?
     Log(log::LogArgs),
+    /// Shows the tables of runs that were written to files with --json.
+    Show(report::ShowArgs),
     /// Loads the load test's tables into a database that `tidings migrate` has prepared.
     Prepare {
         #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
@@ -76,6 +78,7 @@ async fn run(scenario: Scenario) -> anyhow::Result<bool> {
         Scenario::Resume(args) => resume::run(args).await,
         Scenario::Soak(args) => soak::run(*args).await,
         Scenario::Log(args) => log::run(args).await,
+        Scenario::Show(args) => report::show(&args).map(|()| true),
         Scenario::Prepare { database } => {
             let client = database::connect(&database::config(&database)?).await?;
             database::load_schema(&client).await?;

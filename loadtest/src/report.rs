@@ -1,5 +1,10 @@
 //! What a run says at its end: a table for people and JSON for programs. All scenarios share one shape.
 
+mod contestant;
+mod show;
+mod table;
+
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
@@ -7,26 +12,31 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use self::contestant::milliseconds;
+pub(crate) use self::contestant::{Better, Contestant};
+pub(crate) use self::show::{ShowArgs, show};
+pub(crate) use self::table::contestants_table;
 use crate::usage::Usage;
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Report {
-    pub(crate) scenario: &'static str,
+    pub(crate) scenario: Cow<'static, str>,
     /// Seconds since 1970.
     pub(crate) started_at: u64,
     /// What was measured, if this program was built in its repository. `+` = with changes that are not committed.
     pub(crate) commit: Option<String>,
     pub(crate) machine: Machine,
     pub(crate) parameters: Value,
+    /// `{"contestants": […]}`, and what the scenario has besides.
     pub(crate) results: Value,
     /// Whether everything arrived as promised.
     pub(crate) passed: bool,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Machine {
     cores: usize,
     processor: Option<String>,
@@ -50,7 +60,7 @@ pub(crate) struct Latency {
 impl Report {
     pub(crate) fn new(scenario: &'static str, parameters: Value) -> Self {
         Self {
-            scenario,
+            scenario: Cow::Borrowed(scenario),
             started_at: SystemTime::now()
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |time| time.as_secs()),
@@ -140,10 +150,6 @@ impl Latency {
             max: milliseconds(histogram.max()),
         }
     }
-}
-
-fn milliseconds(micros: u64) -> f64 {
-    micros as f64 / 1000.0
 }
 
 /// Rows of latencies under one heading.

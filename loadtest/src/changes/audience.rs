@@ -7,7 +7,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::{ChangesArgs, progress};
+use super::ChangesArgs;
+use super::pulse::progress;
 use crate::client::{Subscriber, Subscription};
 use crate::database;
 use crate::ledger::Received;
