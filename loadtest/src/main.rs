@@ -5,6 +5,11 @@
 mod changes;
 mod channel;
 mod client;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "no scenario uses the crowd yet")
+)]
+mod crowd;
 mod database;
 mod frame;
 mod inserts;

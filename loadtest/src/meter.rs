@@ -90,6 +90,14 @@ impl Meter {
         }
     }
 
+    /// When a message was due and when it was known to be committed, in microseconds since the start. Nothing for one that
+    /// is not measured.
+    pub(crate) fn times(&self, job: u64) -> Option<(u64, Option<u64>)> {
+        let commit = self.commits.get(job as usize)?.load(Ordering::Acquire);
+        let due = micros(self.offset(job));
+        (due >= self.warm_up).then_some((due, commit.checked_sub(1)))
+    }
+
     /// A subscriber got this message now.
     pub(crate) fn received(&self, subscriber: usize, job: u64) {
         let now = self.since_start(Instant::now());
@@ -137,7 +145,7 @@ impl Meter {
         *self.start.get_or_init(Instant::now)
     }
 
-    fn since_start(&self, at: Instant) -> u64 {
+    pub(crate) fn since_start(&self, at: Instant) -> u64 {
         micros(at.saturating_duration_since(self.started_at()))
     }
 }
