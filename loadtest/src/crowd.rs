@@ -21,7 +21,7 @@ use tokio::time::timeout;
 
 use self::dialect::Dialect;
 use self::reader::{Arrival, Desk, Door};
-pub(crate) use self::seen::Seen;
+pub(crate) use self::seen::{STEP, Seen};
 use crate::meter::Meter;
 use crate::writer::Plan;
 

@@ -5,12 +5,10 @@
 mod changes;
 mod channel;
 mod client;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "no scenario uses the crowd yet")
-)]
 mod crowd;
 mod database;
+mod fanout;
+mod floor;
 mod frame;
 mod inserts;
 mod ledger;
@@ -19,6 +17,7 @@ mod meter;
 mod own;
 mod report;
 mod resume;
+mod sessions;
 mod soak;
 mod socket;
 mod target;
@@ -43,6 +42,13 @@ enum Scenario {
     Changes(Box<changes::ChangesArgs>),
     /// Inserts a second without a trigger, with that of Tidings, and with one that sends rows by NOTIFY.
     Inserts(inserts::InsertsArgs),
+    /// One session and many readers: what a delivery costs, and how many there can be in a second.
+    Fanout(Box<fanout::FanoutArgs>),
+    /// Many small sessions: how late a message is, and how many changes a second are committed and delivered.
+    Sessions(Box<sessions::SessionsArgs>),
+    /// The process that `--floor` compares with.
+    #[command(hide = true)]
+    FloorServer,
     /// Thousands lose their connection at once and come back at once, with cursors: how long it takes, and what it costs.
     Resume(resume::ResumeArgs),
     /// Everything fails, at random, while everybody writes and reads: is everything delivered once and in order all the same?
@@ -80,6 +86,12 @@ async fn run(scenario: Scenario) -> anyhow::Result<bool> {
     match scenario {
         Scenario::Changes(args) => changes::run(*args).await,
         Scenario::Inserts(args) => inserts::run(args).await,
+        Scenario::Fanout(args) => fanout::run(*args).await,
+        Scenario::Sessions(args) => sessions::run(*args).await,
+        // It blocks, and is all that its process does.
+        Scenario::FloorServer => tokio::task::spawn_blocking(floor::serve)
+            .await?
+            .map(|()| true),
         Scenario::Resume(args) => resume::run(args).await,
         Scenario::Soak(args) => soak::run(*args).await,
         Scenario::Log(args) => log::run(args).await,

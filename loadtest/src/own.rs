@@ -33,6 +33,15 @@ impl OwnCluster {
         Self::start_with(postgres, &[], true).await
     }
 
+    /// One that counts its statements, where its installation has the module for that.
+    pub(crate) async fn start_counting(postgres: Option<PathBuf>) -> anyhow::Result<Self> {
+        let counting = [("shared_preload_libraries", "pg_stat_statements")];
+        match Self::start_with(postgres.clone(), &counting, true).await {
+            Ok(cluster) => Ok(cluster),
+            Err(_) => Self::start(postgres).await,
+        }
+    }
+
     /// With settings of PostgreSQL. One that is not durable still keeps what it has confirmed when it is killed, but not
     /// when the machine fails.
     pub(crate) async fn start_with(
@@ -136,10 +145,20 @@ impl OwnCluster {
 
     /// Starts the server on a free port and waits until it is ready.
     pub(crate) async fn serve(&self, database: &str) -> anyhow::Result<OwnServer> {
+        self.serve_with(database, &[]).await
+    }
+
+    /// The same, with settings: variables of its environment.
+    pub(crate) async fn serve_with(
+        &self,
+        database: &str,
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<OwnServer> {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let launch = Launch {
             database_url: self.url(database),
             secret: new_secret(),
-            settings: Vec::new(),
+            settings: settings.iter().map(owned).collect(),
             dir: self.dir().to_owned(),
             log: self.dir().join(format!("tidings-{database}.log")),
         };

@@ -61,6 +61,16 @@ pub(crate) struct Target {
 
 impl Target {
     pub(crate) async fn start(args: &TargetArgs) -> anyhow::Result<Self> {
+        Self::start_with(args, false, &[]).await
+    }
+
+    /// A database of our own counts its statements if that is wanted, which costs it a little; a server of our own gets these
+    /// settings, as variables of its environment.
+    pub(crate) async fn start_with(
+        args: &TargetArgs,
+        counting: bool,
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
         if !args.own {
             let given = |value: &Option<String>| {
                 value
@@ -74,9 +84,13 @@ impl Target {
             );
             return Ok(Self::elsewhere(url, database, &secret, args.server_pid));
         }
-        let cluster = OwnCluster::start(args.postgres.clone()).await?;
+        let cluster = if counting {
+            OwnCluster::start_counting(args.postgres.clone()).await?
+        } else {
+            OwnCluster::start(args.postgres.clone()).await?
+        };
         cluster.prepare("loadtest").await?;
-        let server = cluster.serve("loadtest").await?;
+        let server = cluster.serve_with("loadtest", settings).await?;
         Ok(Self {
             url: server.url(),
             database: cluster.url("loadtest"),
@@ -104,6 +118,11 @@ impl Target {
 
     pub(crate) fn is_own(&self) -> bool {
         self.own.is_some()
+    }
+
+    /// The PostgreSQL of our own, if it is that.
+    pub(crate) fn cluster(&self) -> Option<&OwnCluster> {
+        self.own.as_ref().map(|(_, cluster)| cluster)
     }
 
     pub(crate) fn postgres_version(&self) -> Option<String> {

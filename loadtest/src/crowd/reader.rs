@@ -90,14 +90,28 @@ struct Reader {
     joined: Option<oneshot::Sender<Result<(), String>>>,
 }
 
-/// Where a thread writes down what its readers see.
+/// What a thread needs to understand what it reads, and where it writes down what its readers see.
 struct Book {
     terms: Terms,
     labels: Labels,
+    page: Page,
+}
+
+#[derive(Default)]
+struct Page {
     seen: Seen,
     /// Frames that the reader at hand has to send.
     answers: Vec<Vec<u8>>,
     has_joined: bool,
+}
+
+/// One look at what has come.
+struct Look<'a> {
+    labels: &'a Labels,
+    meter: &'a Meter,
+    run: u32,
+    now: u64,
+    page: &'a mut Page,
 }
 
 impl Desk {
@@ -108,9 +122,7 @@ impl Desk {
         let book = Book {
             terms: terms.clone(),
             labels: Labels::new(),
-            seen: Seen::default(),
-            answers: Vec::new(),
-            has_joined: false,
+            page: Page::default(),
         };
         let desk = Self {
             poll,
@@ -141,7 +153,7 @@ impl Desk {
                     Token(index) => self.listen(index, event),
                 }
             }
-            let deliveries = self.book.seen.deliveries;
+            let deliveries = self.book.page.seen.deliveries;
             self.progress
                 .deliveries
                 .store(deliveries, Ordering::Relaxed);
@@ -151,7 +163,7 @@ impl Desk {
             // That the server is gone already is of no interest any more.
             let _ = reader.send(&[client_frame(CLOSE, &1000_u16.to_be_bytes())?]);
         }
-        Ok(self.book.seen)
+        Ok(self.book.page.seen)
     }
 
     fn admit(&mut self) {
@@ -219,8 +231,8 @@ impl Desk {
             };
             self.beats.push_back((now + BEAT, index));
             let taken = reader.dialect.beat();
-            let done = self.book.obey(taken).and_then(|()| {
-                let answers = std::mem::take(&mut self.book.answers);
+            let done = self.book.page.obey(taken).and_then(|()| {
+                let answers = std::mem::take(&mut self.book.page.answers);
                 reader.send(&answers)
             });
             if let Err(error) = done {
@@ -237,7 +249,7 @@ impl Desk {
         match reader.joined.take() {
             // Nobody waits for the answer if the run has been given up.
             Some(joined) => drop(joined.send(Err(reason))),
-            None => self.book.seen.end(reason),
+            None => self.book.page.seen.end(reason),
         }
         self.progress.ended.fetch_add(1, Ordering::Relaxed);
     }
@@ -245,60 +257,76 @@ impl Desk {
 
 impl Book {
     fn take(&mut self, reader: &mut Reader, bytes: &[u8]) -> anyhow::Result<()> {
-        let meter = self.terms.meter.clone();
-        let meter: &Meter = (*meter).as_ref();
-        let now = meter.since_start(Instant::now());
+        let meter: &Meter = (*self.terms.meter).as_ref();
+        let mut look = Look {
+            labels: &self.labels,
+            meter,
+            run: self.terms.run,
+            now: meter.since_start(Instant::now()),
+            page: &mut self.page,
+        };
         let Reader {
             splitter,
             dialect,
             next,
             ..
         } = reader;
-        splitter.feed(bytes, |part| match part.kind {
+        splitter.feed(bytes, |part| look.part(part, &mut **dialect, next))?;
+        if std::mem::take(&mut self.page.has_joined)
+            && let Some(joined) = reader.joined.take()
+        {
+            drop(joined.send(Ok(())));
+        }
+        if !self.page.answers.is_empty() {
+            reader.send(&std::mem::take(&mut self.page.answers))?;
+        }
+        Ok(())
+    }
+}
+
+impl Look<'_> {
+    fn part(
+        &mut self,
+        part: Part<'_>,
+        dialect: &mut dyn Dialect,
+        next: &mut [u64],
+    ) -> anyhow::Result<()> {
+        match part.kind {
             Kind::Data if dialect.has_lines() => part
                 .payload
                 .split(|byte| *byte == b'\n')
                 .filter(|line| !line.is_empty())
-                .try_for_each(|line| self.text(meter, &mut **dialect, next, line, now)),
-            Kind::Data => self.text(meter, &mut **dialect, next, part.payload, now),
+                .try_for_each(|line| self.text(line, dialect, next)),
+            Kind::Data => self.text(part.payload, dialect, next),
             Kind::Ping => {
-                self.answers.push(client_frame(PONG, part.payload)?);
+                let pong = client_frame(PONG, part.payload)?;
+                self.page.answers.push(pong);
                 Ok(())
             }
             Kind::Pong => Ok(()),
             Kind::Close => bail!("the server closed the connection: {}", close_reason(part)),
-        })?;
-        if self.has_joined {
-            self.has_joined = false;
-            if let Some(joined) = reader.joined.take() {
-                drop(joined.send(Ok(())));
-            }
         }
-        if !self.answers.is_empty() {
-            reader.send(&std::mem::take(&mut self.answers))?;
-        }
-        Ok(())
     }
 
     fn text(
         &mut self,
-        meter: &Meter,
+        text: &[u8],
         dialect: &mut dyn Dialect,
         next: &mut [u64],
-        text: &[u8],
-        now: u64,
     ) -> anyhow::Result<()> {
-        let (seen, run) = (&mut self.seen, self.terms.run);
-        let found = self
-            .labels
-            .each(text, |label| seen.note(meter, run, next, label, now));
+        let seen = &mut self.page.seen;
+        let found = self.labels.each(text, |label| {
+            seen.note(self.meter, self.run, next, label, self.now);
+        });
         if found == 0 {
-            return self.obey(dialect.take(text));
+            return self.page.obey(dialect.take(text));
         }
         seen.keep_sample(text);
         Ok(())
     }
+}
 
+impl Page {
     fn obey(&mut self, taken: Taken) -> anyhow::Result<()> {
         match taken {
             Taken::Nothing => {}
