@@ -6,7 +6,10 @@ use std::{
 };
 
 use sqlx::{PgPool, Row};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, mpsc, watch},
+};
 
 use crate::{
     admission::{Admission, Checks},
@@ -18,7 +21,7 @@ use crate::{
     database,
     dispatch::Dispatch,
     feed::{Feed, Health},
-    hub::{Before, Hub},
+    hub::{Before, Hub, flusher::Flushers},
     lifecycle::{Drain, Lifecycle},
     limits::Limits,
     metrics::names,
@@ -72,6 +75,7 @@ pub struct App {
     /// Sockets that are open now.
     pub connections: AtomicUsize,
     pub sockets: Sockets,
+    pub flushers: Flushers,
     pub limits: Arc<Limits>,
 }
 
@@ -120,6 +124,17 @@ impl App {
             MAX_CHANGE_BYTES,
             settings.recent_bytes,
         ));
+        let flushers = Flushers::new(Handle::current().metrics().num_workers());
+        for round in flushers.rounds() {
+            // Sockets hear of a stop, so it goes on until the very end.
+            let hard = lifecycle.hard().clone();
+            lifecycle.spawn_critical("flusher", async move {
+                tokio::select! {
+                    () = round.run() => {}
+                    () = hard.cancelled() => {}
+                }
+            });
+        }
         let health = Health::default();
 
         let nudge = Arc::new(Notify::new());
@@ -237,6 +252,7 @@ impl App {
             feed: health,
             connections: AtomicUsize::new(0),
             sockets: Sockets::default(),
+            flushers,
             limits,
         }))
     }

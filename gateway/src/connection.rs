@@ -6,6 +6,7 @@ mod effects;
 mod end;
 mod machine;
 mod sockets;
+mod stream;
 mod task;
 
 use std::net::SocketAddr;

@@ -7,6 +7,8 @@
 pub mod columns;
 mod encode;
 pub mod filter;
+pub mod flusher;
+pub mod frame;
 mod gate;
 mod greeting;
 mod group;

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
-use futures::{FutureExt, SinkExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures::{SinkExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use protocol::ClientFrame;
 use tokio::{
     io::AsyncWriteExt,
@@ -20,6 +20,7 @@ use super::{
     asking::{Answer, Replayed},
     end::End,
     machine::{Machine, Now, Rules},
+    stream::{self, Stream},
 };
 use crate::{
     admission::Outcome,
@@ -27,15 +28,16 @@ use crate::{
     auth::now_unix,
     hub::{
         SubscriptionId,
-        outbox::{Frame, Item, Limits, Outbox, Signal},
+        outbox::{Frame, Limits, Notice, Outbox, Signal},
     },
     metrics::names,
     private::Doubt,
     resume,
 };
 
-/// How long one write may take: a piece of the outbox. A reader that is gone is noticed by its full outbox, too.
+/// How long a socket that is stuck may take for so many bytes. A reader that is gone is noticed by its full outbox, too.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+const PROGRESS: u64 = 256 * 1024;
 /// How long the last frames and the closing handshake may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -65,8 +67,8 @@ pub(super) struct Instead {
     pub(super) joining: bool,
 }
 
-/// Serves a socket until it ends.
-pub async fn serve(app: Arc<App>, mut socket: WebSocketStream<TcpStream>, opened: Opened) {
+/// Serves a socket until it ends. `begun`: what the client has sent of the websocket protocol already.
+pub async fn serve(app: Arc<App>, tcp: TcpStream, begun: Vec<u8>, opened: Opened) {
     let settings = &app.settings;
     let rules = Rules {
         max_channels: settings.max_channels,
@@ -80,10 +82,19 @@ pub async fn serve(app: Arc<App>, mut socket: WebSocketStream<TcpStream>, opened
         frames: settings.outbox_frames,
         bytes: settings.outbox_bytes,
     };
+    let outbox = Outbox::new(limits, Some(app.flushers.assign()));
+    let tcp = Arc::new(tcp);
+    let mut socket = stream::open(
+        tcp.clone(),
+        begun,
+        outbox.clone(),
+        settings.max_message_bytes,
+    )
+    .await;
     let mut connection = Connection {
         app: &app,
         version: opened.version,
-        outbox: Arc::new(Outbox::new(limits)),
+        outbox: outbox.clone(),
         machine: Machine::new(
             opened.version,
             opened.token,
@@ -98,9 +109,8 @@ pub async fn serve(app: Arc<App>, mut socket: WebSocketStream<TcpStream>, opened
         late: HashMap::new(),
         channels: 0,
     };
-    let outbox = connection.outbox.clone();
     let registered = app.sockets.register(&outbox);
-    let end = match connection.run(&mut socket).await {
+    let end = match connection.run(&mut socket, &tcp).await {
         Err(end) => end,
         Ok(never) => match never {},
     };
@@ -114,31 +124,40 @@ pub async fn serve(app: Arc<App>, mut socket: WebSocketStream<TcpStream>, opened
         _ => {}
     }
     tracing::debug!(remote = %opened.remote, reason = end.label(), "connection ended");
-    if end == End::Client {
+    // Nothing new comes any more; what has come is still theirs.
+    outbox.finish(end.has_last_words());
+    let farewell = async {
         // The answer to its close frame, if it has sent one and is still there.
-        let _ = timeout(CLOSE_TIMEOUT, socket.flush()).await;
-    }
-    if let Some(frame) = end.close_frame() {
-        let mut last = Vec::new();
-        let farewell = async {
-            // Nothing new comes any more; what has come is still theirs.
-            while end.has_last_words()
-                && let Some(Ok(())) = outbox.take(&mut last).now_or_never()
-                && write(&mut socket, &outbox, &mut last).await.is_ok()
-            {}
-            socket.close(Some(frame)).await?;
-            if end == End::TooBig {
-                discard(socket.get_mut()).await?;
-                return Ok(());
-            }
-            while let Some(message) = socket.next().await {
-                message?;
-            }
-            Ok::<_, WsError>(())
+        let Some(frame) = end.close_frame() else {
+            socket.flush().await?;
+            return written(&tcp, &outbox).await.map_err(WsError::Io);
         };
-        // A client that does not answer is left behind.
-        let _ = timeout(CLOSE_TIMEOUT, farewell).await;
+        socket.close(Some(frame)).await?;
+        written(&tcp, &outbox).await?;
+        if end == End::TooBig {
+            discard(socket.get_mut()).await?;
+            return Ok(());
+        }
+        while let Some(message) = socket.next().await {
+            message?;
+        }
+        Ok::<_, WsError>(())
+    };
+    // A client that does not answer is left behind.
+    let _ = timeout(CLOSE_TIMEOUT, farewell).await;
+    outbox.detach();
+}
+
+/// Waits until all that waits in the outbox has been written.
+async fn written(tcp: &TcpStream, outbox: &Outbox) -> std::io::Result<()> {
+    outbox.flush_all();
+    while !outbox.is_done() {
+        tcp.writable().await?;
+        outbox.unblock();
+        // Somebody else may be writing just now.
+        tokio::task::yield_now().await;
     }
+    Ok(())
 }
 
 /// However it ends, also by a panic: nobody stays online who is gone.
@@ -150,7 +169,11 @@ impl Drop for Connection<'_> {
 }
 
 impl Connection<'_> {
-    async fn run(&mut self, socket: &mut WebSocketStream<TcpStream>) -> Result<Infallible, End> {
+    async fn run(
+        &mut self,
+        socket: &mut WebSocketStream<Stream>,
+        tcp: &TcpStream,
+    ) -> Result<Infallible, End> {
         let outbox = self.outbox.clone();
         let app = self.app;
         let draining = app.lifecycle.soft();
@@ -168,10 +191,12 @@ impl Connection<'_> {
         let later = || Instant::now() + recheck.mul_f64(rand::random_range(0.5..1.0));
         let mut rights = pin!(tokio::time::sleep_until(later()));
         let mut doubted = false;
-        let mut frames = Vec::new();
+        // While the socket takes nothing: what it had taken at the last progress worth the name, and until when it must go on.
+        let mut stuck: Option<Stuck> = None;
         let mut idle = pin!(tokio::time::sleep(idle_timeout));
         let mut expiry = pin!(tokio::time::sleep(idle_timeout));
         loop {
+            outbox.flush_all();
             let next_expiry = self.machine.next_expiry();
             if let Some(at) = next_expiry {
                 // Whole seconds; once a minute in any case, since clocks are set.
@@ -221,28 +246,28 @@ impl Connection<'_> {
                     self.machine.expire(now());
                     self.carry_out(None);
                 }
-                // After what takes rights away, before what is read: a client that floods us must not delay its own answers.
-                taken = outbox.take(&mut frames) => {
-                    if taken.is_err() {
-                        return Err(End::SlowReader);
-                    }
-                    // While it is stuck nothing is read: whoever is silent for so long is gone.
-                    let written = tokio::select! {
-                        biased;
-                        written = write(socket, &outbox, &mut frames) => written,
-                        () = idle.as_mut() => return Err(End::Idle),
-                    };
-                    match written {
-                        Ok(signals) => {
-                            for signal in signals {
-                                self.signalled(signal)?;
-                            }
+                // After what takes rights away, before what is read: a client that floods us must not delay its own end.
+                notice = outbox.notice() => match notice {
+                    Notice::Overflowed => return Err(End::SlowReader),
+                    Notice::Broken(_) => return Err(End::Client),
+                    Notice::Blocked => stuck = Some(Stuck::since(&outbox)),
+                    Notice::Signals(signals) => {
+                        for signal in signals {
+                            self.signalled(signal)?;
                         }
-                        Err(end) => return Err(end),
                     }
+                },
+                ready = tcp.writable(), if stuck.is_some() => match ready {
+                    Ok(()) if outbox.unblock() => stuck = None,
+                    Ok(()) => stuck = stuck.map(|stuck| stuck.or_since(&outbox)),
+                    Err(_) => return Err(End::Client),
+                },
+                () = tokio::time::sleep_until(stuck.map_or_else(Instant::now, |stuck| stuck.until)), if stuck.is_some() => {
+                    return Err(End::SlowReader);
                 }
-                // Last: who floods us must not keep what it has no right to any more.
-                message = socket.next(), if self.questions.len() <= most_questions && self.replays.len() <= most_questions => {
+                // Last: who floods us must not keep what it has no right to any more. While it is stuck nothing is read: whoever is silent
+                // for so long is gone.
+                message = socket.next(), if stuck.is_none() && self.questions.len() <= most_questions && self.replays.len() <= most_questions => {
                     idle.as_mut().reset(Instant::now() + idle_timeout);
                     match self.receive(message) {
                         Ok(true) => {
@@ -254,7 +279,7 @@ impl Connection<'_> {
                             tokio::task::coop::consume_budget().await;
                         }
                         // A ping is answered when the socket is flushed.
-                        Ok(false) => write(socket, &outbox, &mut frames).await.map(drop)?,
+                        Ok(false) => socket.flush().await.map_err(|_| End::Client)?,
                         Err(end) => return Err(end),
                     }
                 }
@@ -411,7 +436,7 @@ impl Connection<'_> {
     }
 
     pub(super) fn send(&self, frame: String) {
-        self.outbox.push(Frame::text(frame));
+        self.outbox.push_own(Frame::text(frame));
     }
 }
 
@@ -422,53 +447,35 @@ fn now() -> Now {
     }
 }
 
+/// A socket that takes nothing.
+#[derive(Clone, Copy)]
+struct Stuck {
+    written: u64,
+    until: Instant,
+}
+
+impl Stuck {
+    fn since(outbox: &Outbox) -> Stuck {
+        Stuck {
+            written: outbox.written(),
+            until: Instant::now() + WRITE_TIMEOUT,
+        }
+    }
+
+    /// Anew if there was progress.
+    fn or_since(self, outbox: &Outbox) -> Stuck {
+        match outbox.written() - self.written >= PROGRESS {
+            true => Stuck::since(outbox),
+            false => self,
+        }
+    }
+}
+
 /// Ends what we send, and reads to the end what the client does. If a connection is given up while its client still sends, that
 /// is a reset, and the client never reads why it was closed.
-async fn discard(stream: &mut TcpStream) -> std::io::Result<()> {
+async fn discard(stream: &mut Stream) -> std::io::Result<()> {
     stream.shutdown().await?;
     let mut nowhere = tokio::io::sink();
     tokio::io::copy(stream, &mut nowhere).await?;
     Ok(())
-}
-
-/// Writes all frames with as few system calls as they fit into. Returns the signals among them.
-async fn write(
-    socket: &mut WebSocketStream<TcpStream>,
-    outbox: &Outbox,
-    items: &mut Vec<Item>,
-) -> Result<Vec<Signal>, End> {
-    let mut signals = Vec::new();
-    let (waiting, mut count, mut bytes) = (items.len() as u64, 0, 0);
-    let writing = async {
-        for item in items.drain(..) {
-            let message = match item {
-                Item::Frame(Frame::Text(text)) => Message::Text(text),
-                Item::Frame(Frame::Binary(binary)) => Message::Binary(binary),
-                Item::Signal(signal) => {
-                    signals.push(signal);
-                    continue;
-                }
-            };
-            count += 1;
-            bytes += message.len();
-            socket.feed(message).await?;
-        }
-        socket.flush().await
-    };
-    let written = tokio::select! {
-        biased;
-        written = timeout(WRITE_TIMEOUT, writing) => written.ok(),
-        () = outbox.overflowed() => None,
-    };
-    items.shrink_to(64);
-    metrics::counter!(names::FRAMES_OUT).increment(count);
-    metrics::counter!(names::BYTES_OUT).increment(bytes as u64);
-    match written {
-        Some(Ok(())) => Ok(signals),
-        Some(Err(_)) => Err(End::Client),
-        None => {
-            metrics::counter!(names::FRAMES_DISCARDED).increment(waiting.saturating_sub(count));
-            Err(End::SlowReader)
-        }
-    }
 }

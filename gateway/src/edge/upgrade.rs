@@ -19,9 +19,7 @@ use protocol::Version;
 use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use crate::app::App;
 use crate::auth::TokenError;
@@ -34,10 +32,6 @@ use super::{Remote, browsers};
 
 /// From our 101 until hyper hands the socket over: it only has to write the answer.
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(10);
-/// The default of 128 KiB would be most of what an idle client costs.
-const READ_BUFFER_BYTES: usize = 4 * 1024;
-/// Frames are collected up to here before they are written; larger ones are written through.
-const WRITE_BUFFER_BYTES: usize = 4 * 1024;
 
 pub(super) async fn handle(
     State(app): State<Arc<App>>,
@@ -72,21 +66,10 @@ pub(super) async fn handle(
             tracing::error!("the upgraded connection is no TCP stream: it cannot be served");
             return;
         };
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER_BYTES)
-            .write_buffer_size(WRITE_BUFFER_BYTES)
-            .max_message_size(Some(app.settings.max_message_bytes))
-            .max_frame_size(Some(app.settings.max_message_bytes));
-        let socket = WebSocketStream::from_partially_read(
-            parts.io.into_inner(),
-            parts.read_buf.into(),
-            Role::Server,
-            Some(config),
-        )
-        .await;
+        let tcp = parts.io.into_inner();
         metrics::counter!(names::CONNECTIONS_OPENED).increment(1);
         // On the heap: a connection's state is large, and this task is made before there is one.
-        Box::pin(connection::serve(app, socket, opened)).await;
+        Box::pin(connection::serve(app, tcp, parts.read_buf.into(), opened)).await;
     });
 
     let headers = [

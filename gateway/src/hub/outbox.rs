@@ -1,42 +1,30 @@
 //! The bounded queue between the hub and one connection.
 //!
-//! Whoever has a frame for the connection pushes it and goes on at once. A connection that does not keep up is never
-//! dropped from silently: its outbox ends, and the connection closes with a code that says why.
+//! Whoever has a frame for the connection pushes it and goes on at once. Writing is not the work of the connection's task,
+//! which would have to be woken for each frame: a [`flusher`](super::flusher) goes round the outboxes in which something
+//! waits, and writes all of it with one system call. The task is woken only where it is needed: for a signal, for a socket
+//! that takes no more for now, and for the end. A connection that does not keep up is never dropped from silently: its
+//! outbox ends, and the connection closes with a code that says why.
+
+mod line;
 
 use std::{
     collections::VecDeque,
     future::poll_fn,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     task::Poll,
 };
 
 use bytes::Bytes;
 use futures::task::AtomicWaker;
 use tokio::sync::Notify;
-use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::SubscriptionId;
+use self::line::Line;
+pub use self::line::{Piece, Wire};
+pub use super::frame::Frame;
+use super::{SubscriptionId, flusher::Round};
 use crate::{auth::Whom, metrics::names};
-
-/// What is sent to a client. Cheap to clone: the bytes are shared.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Frame {
-    Text(Utf8Bytes),
-    Binary(Bytes),
-}
-
-impl Frame {
-    pub fn text(text: String) -> Frame {
-        Frame::Text(text.into())
-    }
-
-    fn len(&self) -> usize {
-        match self {
-            Frame::Text(text) => text.len(),
-            Frame::Binary(bytes) => bytes.len(),
-        }
-    }
-}
 
 /// What waits in an outbox, in its order.
 #[derive(Debug, Clone)]
@@ -67,89 +55,153 @@ pub struct Limits {
     pub bytes: usize,
 }
 
+/// What the connection's task has to know.
+#[derive(Debug)]
+pub enum Notice {
+    /// The reader was too slow, and what it has missed is gone from here.
+    Overflowed,
+    /// The socket takes no more for now. Told once; [`Outbox::unblock`] when it does.
+    Blocked,
+    Broken(io::Error),
+    Signals(Vec<Signal>),
+}
+
 pub struct Outbox {
     limits: Limits,
     queue: Mutex<Queue>,
-    reader: AtomicWaker,
+    /// The connection's task.
+    task: AtomicWaker,
     /// Rung when what waited has been taken.
     taken: Notify,
+    round: Option<Arc<Round>>,
+    this: Weak<Outbox>,
 }
 
 #[derive(Default)]
 struct Queue {
-    frames: VecDeque<Item>,
+    items: VecDeque<Item>,
+    /// Of the frames that wait.
     bytes: usize,
+    /// The unwritten part of a frame of which some has been written. It is still owed after an overflow.
+    rest: Bytes,
+    line: Line,
+    /// Bytes that the socket has taken.
+    written: u64,
+    /// A flusher is going to look at it.
+    listed: bool,
     overflowed: bool,
-    /// What was taken last cannot be written now, because the client does not read.
-    blocked: bool,
+    /// What is being written now was discarded meanwhile, as far as the socket has not taken it.
+    discarded: bool,
+    /// Somebody waits for room.
+    wanted: bool,
+    /// The task has been told that it is blocked.
+    told: bool,
 }
 
 impl Queue {
     fn fullness(&self, limits: Limits) -> f32 {
-        (self.frames.len() as f32 / limits.frames as f32)
+        (self.items.len() as f32 / limits.frames as f32)
             .max(self.bytes as f32 / limits.bytes as f32)
     }
-}
 
-/// The reader was too slow, and what it has missed is gone from here.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Overflowed;
+    fn has_frames(&self) -> bool {
+        !self.rest.is_empty() || matches!(self.items.front(), Some(Item::Frame(_)))
+    }
+
+    fn signals(&self) -> bool {
+        self.rest.is_empty() && matches!(self.items.front(), Some(Item::Signal(_)))
+    }
+}
 
 /// An outbox that is fuller than this is crowded, until it is emptier than [`ROOMY`].
 const CROWDED: f32 = 0.5;
 const ROOMY: f32 = 0.25;
-/// So much is taken at a time: what is being written is not counted any more.
-const PIECE_BYTES: usize = 256 * 1024;
 /// Frames for which a drained queue keeps room. An idle connection should cost little.
-const KEEP: usize = 16;
+const KEEP: usize = 4;
 
 impl Outbox {
-    pub fn new(limits: Limits) -> Outbox {
-        Outbox {
+    /// `round`: of the flusher that writes what is pushed here. Without one, frames wait until somebody flushes.
+    pub fn new(limits: Limits, round: Option<Arc<Round>>) -> Arc<Outbox> {
+        Arc::new_cyclic(|this| Outbox {
             limits,
             queue: Mutex::default(),
-            reader: AtomicWaker::new(),
+            task: AtomicWaker::new(),
             taken: Notify::new(),
-        }
+            round,
+            this: this.clone(),
+        })
     }
 
     pub(super) fn limits(&self) -> Limits {
         self.limits
     }
 
+    /// From now on, what waits here is written to this socket.
+    pub fn attach(&self, wire: Arc<dyn Wire>) {
+        self.queue().line = Line::Free(wire);
+    }
+
     /// Returns whether the outbox is crowded, and not by the fault of its client: whoever pushes a lot should wait then. What
     /// comes after an overflow is not kept.
     pub fn push(&self, frame: Frame) -> bool {
-        self.put(frame, false)
+        self.put(frame, false, true)
     }
 
     /// For what a client is owed when it joins, of whatever size: there are no more of these than channels.
     pub fn push_greeting(&self, frame: Frame) {
-        self.put(frame, true);
+        self.put(frame, true, true);
     }
 
-    fn put(&self, frame: Frame, always: bool) -> bool {
+    /// For the connection's own task, which flushes afterwards.
+    pub fn push_own(&self, frame: Frame) {
+        self.put(frame, false, false);
+    }
+
+    /// An answer of the websocket protocol itself. After [`Outbox::finish`] it is the farewell.
+    pub fn push_control(&self, wire: Bytes) {
+        let frame = Frame::whole(wire);
+        let mut queue = self.queue();
+        if queue.overflowed {
+            queue.bytes += frame.len();
+            queue.items.push_back(Item::Frame(frame));
+        } else {
+            drop(queue);
+            self.put(frame, false, false);
+        }
+    }
+
+    fn put(&self, frame: Frame, always: bool, flush: bool) -> bool {
         let mut queue = self.queue();
         if queue.overflowed {
             return false;
         }
         let bytes = queue.bytes + frame.len();
-        let fits = queue.frames.len() < self.limits.frames
-            && (bytes <= self.limits.bytes || queue.frames.is_empty() || always);
-        let crowded = if fits {
-            queue.bytes = bytes;
-            queue.frames.push_back(Item::Frame(frame));
-            !queue.blocked && queue.fullness(self.limits) > CROWDED
-        } else {
-            metrics::counter!(names::FRAMES_DISCARDED).increment(queue.frames.len() as u64 + 1);
-            *queue = Queue {
-                overflowed: true,
-                ..Queue::default()
-            };
-            false
-        };
+        let fits = queue.items.len() < self.limits.frames
+            && (bytes <= self.limits.bytes || queue.items.is_empty() || always);
+        if !fits {
+            let discarded = queue.items.len() as u64 + 1;
+            queue.items = VecDeque::new();
+            queue.bytes = 0;
+            queue.overflowed = true;
+            queue.discarded = queue.line.is_busy();
+            drop(queue);
+            metrics::counter!(names::FRAMES_DISCARDED).increment(discarded);
+            self.task.wake();
+            return false;
+        }
+        queue.bytes = bytes;
+        queue.items.push_back(Item::Frame(frame));
+        let crowded = !queue.line.is_blocked() && queue.fullness(self.limits) > CROWDED;
+        // Whoever writes now looks again before it leaves; a blocked socket is its task's affair.
+        let list = flush && !queue.listed && queue.line.is_free();
+        queue.listed |= list;
         drop(queue);
-        self.reader.wake();
+        if list
+            && let Some(round) = &self.round
+            && let Some(this) = self.this.upgrade()
+        {
+            round.list(this);
+        }
         crowded
     }
 
@@ -158,17 +210,17 @@ impl Outbox {
     pub fn crowded(&self) -> Option<f32> {
         let queue = self.queue();
         let full = queue.fullness(self.limits);
-        (!queue.blocked && full > ROOMY).then_some(full)
+        (!queue.line.is_blocked() && full > ROOMY).then_some(full)
     }
 
     /// Tells the connection something. There are never more signals than subscriptions and operators' calls.
     pub fn signal(&self, signal: Signal) {
         let mut queue = self.queue();
         if !queue.overflowed {
-            queue.frames.push_back(Item::Signal(signal));
+            queue.items.push_back(Item::Signal(signal));
         }
         drop(queue);
-        self.reader.wake();
+        self.task.wake();
     }
 
     /// Waits until there is room for this frame: for those who have more to say than fits. They leave most of the outbox to what
@@ -178,66 +230,183 @@ impl Outbox {
         loop {
             let taken = self.taken.notified();
             {
-                let queue = self.queue();
+                let mut queue = self.queue();
                 let fits = queue.bytes + frame.len() <= self.limits.bytes;
                 let free = fits && queue.fullness(self.limits) <= ROOMY / 2.0;
-                if free || queue.frames.is_empty() || queue.overflowed {
+                if free || queue.items.is_empty() || queue.overflowed {
                     return waited;
                 }
+                queue.wanted = true;
             }
             waited = true;
             taken.await;
         }
     }
 
-    /// Waits until there is something, and moves what can be written in one go into `items`. To be called by one task only,
-    /// and again when that is written.
-    pub async fn take(&self, items: &mut Vec<Item>) -> Result<(), Overflowed> {
+    /// Writes what waits, as far as one call takes it without waiting. Returns whether there is more that can be written.
+    /// Whoever is second leaves it to the first.
+    pub fn flush(&self, piece: &mut Piece) -> bool {
+        let wire = {
+            let mut queue = self.queue();
+            if !queue.line.is_free() {
+                return false;
+            }
+            if !queue.has_frames() {
+                let signals = queue.signals();
+                drop(queue);
+                if signals {
+                    self.task.wake();
+                }
+                return false;
+            }
+            let Some(wire) = queue.line.take() else {
+                return false;
+            };
+            piece.rest = std::mem::take(&mut queue.rest);
+            while piece.has_room()
+                && let Some(Item::Frame(frame)) = queue
+                    .items
+                    .pop_front_if(|item| matches!(item, Item::Frame(_)))
+            {
+                queue.bytes -= frame.len();
+                piece.push(frame);
+            }
+            if queue.items.is_empty() {
+                queue.items.shrink_to(KEEP);
+            }
+            let wanted = std::mem::take(&mut queue.wanted);
+            drop(queue);
+            if wanted {
+                self.taken.notify_waiters();
+            }
+            wire
+        };
+        let result = piece.write(&*wire);
+        self.wrote(piece, wire, result)
+    }
+
+    /// Puts back what the socket did not take.
+    fn wrote(&self, piece: &mut Piece, wire: Arc<dyn Wire>, result: io::Result<()>) -> bool {
+        let mut queue = self.queue();
+        queue.written += piece.written as u64;
+        queue.rest = std::mem::take(&mut piece.rest);
+        let blocked = piece.is_left() || !queue.rest.is_empty();
+        if std::mem::take(&mut queue.discarded) {
+            piece.clear();
+        }
+        while let Some(frame) = piece.pop() {
+            queue.bytes += frame.len();
+            queue.items.push_front(Item::Frame(frame));
+        }
+        queue.line.give_back(wire, blocked, result);
+        if queue.line.is_free() && queue.has_frames() {
+            return true;
+        }
+        let concerns_task = queue.signals() || queue.overflowed || !queue.line.is_free();
+        drop(queue);
+        if concerns_task {
+            self.task.wake();
+        }
+        false
+    }
+
+    /// Writes what can be written now. For the connection's task.
+    pub fn flush_all(&self) {
+        let mut piece = Piece::default();
+        while self.flush(&mut piece) {}
+        piece.count();
+    }
+
+    /// The socket takes something again. Returns whether everything could be written.
+    pub fn unblock(&self) -> bool {
+        self.queue().line.unblock();
+        self.flush_all();
+        let mut queue = self.queue();
+        queue.told = queue.line.is_blocked();
+        !queue.told
+    }
+
+    /// Bytes that the socket has taken so far.
+    pub fn written(&self) -> u64 {
+        self.queue().written
+    }
+
+    /// Waits until there is something for the connection's task to do. To be called by one task only.
+    pub async fn notice(&self) -> Notice {
         poll_fn(|context| {
-            self.reader.register(context.waker());
+            self.task.register(context.waker());
             let mut queue = self.queue();
             if queue.overflowed {
-                return Poll::Ready(Err(Overflowed));
+                return Poll::Ready(Notice::Overflowed);
             }
-            queue.blocked = false;
-            if queue.frames.is_empty() {
+            if let Some(error) = queue.line.error() {
+                return Poll::Ready(Notice::Broken(error));
+            }
+            if queue.line.is_blocked() {
+                if std::mem::replace(&mut queue.told, true) {
+                    return Poll::Pending;
+                }
+                return Poll::Ready(Notice::Blocked);
+            }
+            // What is being written comes before what it has to do.
+            if queue.line.is_busy() || !queue.signals() {
                 return Poll::Pending;
             }
-            let mut bytes = 0;
-            while bytes < PIECE_BYTES
-                && let Some(item) = queue.frames.pop_front()
+            let mut signals = Vec::new();
+            while let Some(Item::Signal(signal)) = queue
+                .items
+                .pop_front_if(|item| matches!(item, Item::Signal(_)))
             {
-                if let Item::Frame(frame) = &item {
-                    bytes += frame.len();
-                }
-                items.push(item);
+                signals.push(signal);
             }
-            queue.bytes -= bytes;
-            if queue.frames.is_empty() {
-                queue.frames.shrink_to(KEEP);
-            }
-            drop(queue);
-            self.taken.notify_waiters();
-            Poll::Ready(Ok(()))
+            Poll::Ready(Notice::Signals(signals))
         })
         .await
     }
 
-    /// Waits until the queue has overflowed: for a connection that cannot go on writing. Until it takes something again, the
-    /// outbox counts as one whose client does not read.
-    pub async fn overflowed(&self) {
-        poll_fn(|context| {
-            self.reader.register(context.waker());
-            let mut queue = self.queue();
-            // A task that has had its share of the processor for now cannot write either, and its client is not to blame.
-            queue.blocked = tokio::task::coop::has_budget_remaining();
-            if queue.overflowed {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            }
-        })
-        .await
+    /// Takes nothing more but the farewell. `last_words`: what waits is still the client's.
+    pub fn finish(&self, last_words: bool) {
+        let mut queue = self.queue();
+        queue.overflowed = true;
+        queue
+            .items
+            .retain(|item| last_words && matches!(item, Item::Frame(_)));
+        if !last_words {
+            queue.bytes = 0;
+            queue.discarded = queue.line.is_busy();
+        }
+        drop(queue);
+        self.taken.notify_waiters();
+    }
+
+    /// Whether nothing waits to be written, and nothing is being written, or nothing can be any more.
+    pub fn is_done(&self) -> bool {
+        let queue = self.queue();
+        queue.line.is_over() || (!queue.line.is_busy() && !queue.has_frames())
+    }
+
+    /// Lets go of the socket.
+    pub fn detach(&self) {
+        self.queue().line = Line::None;
+    }
+
+    /// Takes everything that waits. For whoever looks at what has been pushed, instead of writing it.
+    pub fn take(&self) -> Vec<Item> {
+        let mut queue = self.queue();
+        queue.bytes = 0;
+        let items = std::mem::take(&mut queue.items).into();
+        drop(queue);
+        self.taken.notify_waiters();
+        items
+    }
+
+    /// A flusher has come to it.
+    pub(super) fn unlist(&self) {
+        self.queue().listed = false;
+    }
+
+    pub(super) fn list_again(&self) -> bool {
+        !std::mem::replace(&mut self.queue().listed, true)
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -246,133 +415,4 @@ impl Outbox {
 }
 
 #[cfg(test)]
-mod tests {
-    use futures::FutureExt;
-
-    use super::*;
-
-    fn frame(length: usize) -> Frame {
-        Frame::text("x".repeat(length))
-    }
-
-    #[test]
-    fn frames_come_in_order_and_together() {
-        let outbox = Outbox::new(Limits {
-            frames: 4,
-            bytes: 100,
-        });
-        let mut frames = Vec::new();
-        assert_eq!(outbox.take(&mut frames).now_or_never(), None);
-        outbox.push(frame(1));
-        outbox.push(frame(2));
-        assert_eq!(outbox.take(&mut frames).now_or_never(), Some(Ok(())));
-        let lengths: Vec<_> = frames
-            .iter()
-            .map(|item| match item {
-                Item::Frame(frame) => frame.len(),
-                Item::Signal(_) => 0,
-            })
-            .collect();
-        assert_eq!(lengths, [1, 2]);
-    }
-
-    #[test]
-    fn too_many_frames_or_bytes_end_it() {
-        for (limits, lengths) in [
-            (
-                Limits {
-                    frames: 2,
-                    bytes: 100,
-                },
-                vec![1, 1, 1],
-            ),
-            (
-                Limits {
-                    frames: 10,
-                    bytes: 100,
-                },
-                vec![60, 60],
-            ),
-        ] {
-            let outbox = Outbox::new(limits);
-            for length in lengths {
-                outbox.push(frame(length));
-            }
-            assert_eq!(
-                outbox.take(&mut Vec::new()).now_or_never(),
-                Some(Err(Overflowed))
-            );
-            assert!(!outbox.push(frame(1)));
-            assert_eq!(
-                outbox.take(&mut Vec::new()).now_or_never(),
-                Some(Err(Overflowed))
-            );
-        }
-    }
-
-    #[test]
-    fn one_frame_may_be_larger_than_the_limit() {
-        let outbox = Outbox::new(Limits {
-            frames: 10,
-            bytes: 100,
-        });
-        outbox.push(frame(1000));
-        let mut frames = Vec::new();
-        assert_eq!(outbox.take(&mut frames).now_or_never(), Some(Ok(())));
-        assert_eq!(frames.len(), 1);
-        outbox.push(frame(50));
-        assert_eq!(outbox.take(&mut frames).now_or_never(), Some(Ok(())));
-    }
-
-    #[test]
-    fn a_piece_is_taken_at_a_time_and_the_rest_still_counts() {
-        let outbox = Outbox::new(Limits {
-            frames: 10,
-            bytes: 4 * PIECE_BYTES,
-        });
-        for _ in 0..4 {
-            outbox.push(frame(PIECE_BYTES - 1));
-        }
-        let mut items = Vec::new();
-        for taken in [2, 4] {
-            assert_eq!(outbox.take(&mut items).now_or_never(), Some(Ok(())));
-            assert_eq!(items.len(), taken);
-        }
-        assert_eq!(outbox.queue().bytes, 0);
-        assert_eq!(outbox.take(&mut items).now_or_never(), None);
-    }
-
-    #[test]
-    fn it_is_crowded_until_there_is_room_or_its_client_does_not_read() {
-        let outbox = Outbox::new(Limits {
-            frames: 8,
-            bytes: 10_000,
-        });
-        let crowded: Vec<_> = (0..6).map(|_| outbox.push(frame(1))).collect();
-        assert_eq!(crowded, [false, false, false, false, true, true]);
-        assert_eq!(outbox.crowded(), Some(0.75));
-        // The connection writes what it had taken before, and cannot.
-        assert_eq!(outbox.overflowed().now_or_never(), None);
-        assert_eq!(outbox.crowded(), None);
-        assert!(!outbox.push(frame(1)));
-        let mut items = Vec::new();
-        assert_eq!(outbox.take(&mut items).now_or_never(), Some(Ok(())));
-        assert_eq!((items.len(), outbox.crowded()), (7, None));
-    }
-
-    #[test]
-    fn who_has_much_to_say_leaves_room_and_waits_for_all_of_it_with_a_large_frame() {
-        let outbox = Outbox::new(Limits {
-            frames: 16,
-            bytes: 1000,
-        });
-        let has_room = |length| outbox.room(&frame(length)).now_or_never().is_some();
-        assert!(has_room(5000));
-        outbox.push(frame(100));
-        assert!(has_room(900) && !has_room(901));
-        outbox.push(frame(100));
-        assert!(!has_room(1));
-        assert_eq!(outbox.take(&mut Vec::new()).now_or_never(), Some(Ok(())));
-        assert!(has_room(5000));
-    }
-}
+mod tests;

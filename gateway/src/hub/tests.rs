@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use futures::FutureExt;
-
 use super::{
     filter::{Check, Test},
-    outbox::{Frame, Item, Limits},
+    outbox::{Item, Limits},
     *,
 };
 use crate::{
@@ -112,10 +110,11 @@ impl Bench {
         bindings: Vec<BoundBinding>,
         who: &str,
     ) -> (SubscriptionId, Arc<Outbox>) {
-        let outbox = Arc::new(Outbox::new(Limits {
+        let limits = Limits {
             frames: 100,
             bytes: 1 << 20,
-        }));
+        };
+        let outbox = Outbox::new(limits, None);
         let id = SubscriptionId::next();
         let subscription = Subscription {
             id,
@@ -175,24 +174,16 @@ fn insert(room: &str) -> Arc<Change> {
 
 /// The payloads that wait in an outbox.
 fn received(outbox: &Outbox) -> Vec<serde_json::Value> {
-    let mut frames = Vec::new();
-    match outbox.take(&mut frames).now_or_never() {
-        None => Vec::new(),
-        Some(taken) => {
-            taken.unwrap();
-            frames
-                .iter()
-                .map(|frame| match frame {
-                    Item::Frame(Frame::Text(text)) => {
-                        serde_json::from_str::<Vec<serde_json::Value>>(text)
-                            .unwrap()
-                            .swap_remove(4)
-                    }
-                    _ => panic!("a change in a binary frame"),
-                })
-                .collect()
+    let payload = |item: &Item| match item {
+        Item::Frame(frame) => {
+            let text = frame.as_text().expect("a change in a text frame");
+            serde_json::from_str::<Vec<serde_json::Value>>(text)
+                .unwrap()
+                .swap_remove(4)
         }
-    }
+        Item::Signal(signal) => panic!("{signal:?}"),
+    };
+    outbox.take().iter().map(payload).collect()
 }
 
 #[test]

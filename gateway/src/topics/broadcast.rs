@@ -60,7 +60,7 @@ impl Stored {
                 self.encoding,
                 &self.payload,
             )
-            .map(|frame| Frame::Binary(Bytes::from(frame))),
+            .map(|frame| Frame::binary(&frame)),
             (Encoding::Json, _) => {
                 let payload = std::str::from_utf8(&self.payload).ok()?;
                 let payload = protocol::broadcast::payload_first(&self.event, payload, Some(&meta));
@@ -136,7 +136,7 @@ fn encode(broadcast: &Broadcast<'_>, version: Version, topic: &str) -> Option<Fr
                     payload,
                 )
             {
-                return Some(Frame::Binary(Bytes::from(frame)));
+                return Some(Frame::binary(&frame));
             }
             match encoding {
                 Encoding::Binary => None,

@@ -2,13 +2,12 @@
 
 mod presence;
 
-use futures::FutureExt;
 use serde_json::{Value, json, value::RawValue};
 
 use super::*;
 use crate::{
     config::Settings,
-    hub::outbox::{self, Frame, Item},
+    hub::outbox::{self, Item},
 };
 
 fn key(private: bool) -> TopicKey {
@@ -45,10 +44,11 @@ fn join(
 }
 
 fn newcomer(version: Version, presence_key: &str, self_send: bool) -> (Client, Member) {
-    let outbox = Arc::new(Outbox::new(outbox::Limits {
+    let limits = outbox::Limits {
         frames: 100,
         bytes: 8 << 20,
-    }));
+    };
+    let outbox = Outbox::new(limits, None);
     let id = MemberId::next();
     let member = Member {
         topic: "realtime:room".into(),
@@ -66,14 +66,9 @@ fn newcomer(version: Version, presence_key: &str, self_send: bool) -> (Client, M
 impl Client {
     /// Event and payload of each text frame; binary frames as their bytes.
     fn received(&self) -> Vec<(String, Value)> {
-        let mut frames = Vec::new();
-        while let Some(taken) = self.outbox.take(&mut frames).now_or_never() {
-            assert_eq!(taken, Ok(()));
-        }
-        frames
-            .into_iter()
-            .map(|frame| match frame {
-                Item::Frame(Frame::Text(text)) => match serde_json::from_str(&text).unwrap() {
+        let read = |item| match item {
+            Item::Frame(frame) => match frame.as_text() {
+                Some(text) => match serde_json::from_str(text).unwrap() {
                     Value::Array(mut items) => {
                         (items[3].as_str().unwrap().to_owned(), items.swap_remove(4))
                     }
@@ -82,10 +77,11 @@ impl Client {
                         message["payload"].take(),
                     ),
                 },
-                Item::Signal(signal) => panic!("{signal:?}"),
-                Item::Frame(Frame::Binary(bytes)) => ("binary".to_owned(), json!(bytes.to_vec())),
-            })
-            .collect()
+                None => ("binary".to_owned(), json!(frame.payload().to_vec())),
+            },
+            Item::Signal(signal) => panic!("{signal:?}"),
+        };
+        self.outbox.take().into_iter().map(read).collect()
     }
 }
 

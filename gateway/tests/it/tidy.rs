@@ -121,8 +121,8 @@ fn only_some_rooms_speak_sql() {
 
 #[test]
 fn only_the_edge_and_the_connections_task_know_what_a_websocket_is() {
-    // The outbox holds frames in the form in which they are written, so that one encoding is shared by all readers.
-    let rooms = ["edge", "connection/task", "connection", "hub/outbox"];
+    // A frame is kept in the form in which it is written, header and all, so that one encoding is shared by all readers.
+    let rooms = ["edge", "connection/task", "connection", "hub/frame"];
     absent(
         &files("gateway/src", "rs"),
         &["tungstenite", "WebSocket"],

@@ -82,9 +82,7 @@ fn a_revoked_subscription_gets_nothing_more_and_its_connection_is_told() {
     bench.hub.release();
     bench.hub.revoke(&bench.hub.stale(1)[0]);
     bench.deliver(&insert("a"), &Verdicts::default());
-    let mut items = Vec::new();
-    outbox.take(&mut items).now_or_never().unwrap().unwrap();
-    assert!(matches!(items[..], [Item::Signal(Signal::Revoked(told))] if told == id));
+    assert!(matches!(outbox.take()[..], [Item::Signal(Signal::Revoked(told))] if told == id));
 }
 
 #[test]
@@ -98,10 +96,13 @@ fn what_was_bound_before_the_catalog_changed_is_not_taken() {
         version: Version::V2,
         bindings: vec![bench.binding(1, Some("a"), Scope::Decided)],
         principal: Arc::new(Principal::of_role("x")),
-        outbox: Arc::new(Outbox::new(Limits {
-            frames: 1,
-            bytes: 1,
-        })),
+        outbox: Outbox::new(
+            Limits {
+                frames: 1,
+                bytes: 1,
+            },
+            None,
+        ),
         wanted: wanted(),
         verified: before,
     };
