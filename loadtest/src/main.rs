@@ -2,22 +2,30 @@
 //!
 //! Exit codes: 0 everything arrived as promised, 1 something did not, 2 nothing could be measured.
 
+mod broadcast;
 mod changes;
 mod channel;
+mod churn;
 mod client;
 mod crowd;
 mod database;
 mod fanout;
 mod floor;
 mod frame;
+mod idle;
 mod inserts;
+mod join;
 mod ledger;
 mod log;
 mod meter;
 mod own;
+mod presence;
+mod replay;
 mod report;
 mod resume;
+mod scene;
 mod sessions;
+mod slow;
 mod soak;
 mod socket;
 mod target;
@@ -57,6 +65,20 @@ enum Scenario {
     Log(log::LogArgs),
     /// Shows the tables of runs that were written to files with --json.
     Show(report::ShowArgs),
+    /// Connections that do nothing, more and more of them: how much memory is one?
+    Idle(Box<idle::IdleArgs>),
+    /// A storm of joins: how many a second, what each costs, and whether a change costs the same with few and with many.
+    Join(Box<join::JoinArgs>),
+    /// Messages from client to client, over sockets, HTTP and SQL: cost and latency of a delivery.
+    Broadcast(Box<broadcast::BroadcastArgs>),
+    /// Many come to a topic: until all know all, what it takes, and whether all see the same.
+    Presence(Box<presence::PresenceArgs>),
+    /// Clients come at a rate and want the history, what they missed, or the latest broadcasts.
+    Replay(Box<replay::ReplayArgs>),
+    /// Clients come and go while messages flow to others who stay.
+    Churn(Box<churn::ChurnArgs>),
+    /// Some readers do not read, or read too slowly: what becomes of them, and do the others notice?
+    Slow(Box<slow::SlowArgs>),
     /// Loads the load test's tables into a database that `tidings migrate` has prepared.
     Prepare {
         #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
@@ -96,6 +118,13 @@ async fn run(scenario: Scenario) -> anyhow::Result<bool> {
         Scenario::Soak(args) => soak::run(*args).await,
         Scenario::Log(args) => log::run(args).await,
         Scenario::Show(args) => report::show(&args).map(|()| true),
+        Scenario::Idle(args) => idle::run(*args).await,
+        Scenario::Join(args) => join::run(*args).await,
+        Scenario::Broadcast(args) => broadcast::run(*args).await,
+        Scenario::Presence(args) => presence::run(*args).await,
+        Scenario::Replay(args) => replay::run(*args).await,
+        Scenario::Churn(args) => churn::run(*args).await,
+        Scenario::Slow(args) => slow::run(*args).await,
         Scenario::Prepare { database } => {
             let client = database::connect(&database::config(&database)?).await?;
             database::load_schema(&client).await?;

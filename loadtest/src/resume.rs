@@ -2,7 +2,7 @@
 //! at once with their cursors. How long does it take, what does it cost, and has everybody everything, once?
 
 mod client;
-mod cost;
+pub(crate) mod cost;
 mod people;
 
 use std::collections::BTreeMap;
@@ -28,6 +28,7 @@ use crate::database;
 use crate::meter::{histogram, micros};
 use crate::own::{self, Launch, OwnCluster, OwnServer};
 use crate::report::{Latency, Report, latency_table, usage_table};
+use crate::scene::raise_file_limit;
 use crate::usage;
 
 const DATABASE: &str = "resume";
@@ -133,12 +134,7 @@ pub(crate) async fn run(args: ResumeArgs) -> anyhow::Result<bool> {
 }
 
 async fn start(args: &ResumeArgs) -> anyhow::Result<Stand> {
-    let counting = [("shared_preload_libraries", "pg_stat_statements")];
-    let cluster = match OwnCluster::start_with(args.postgres.clone(), &counting, true).await {
-        Ok(cluster) => cluster,
-        // Not every installation has the module.
-        Err(_) => OwnCluster::start(args.postgres.clone()).await?,
-    };
+    let cluster = OwnCluster::start_counting(args.postgres.clone()).await?;
     cluster.prepare(DATABASE).await?;
     let launch = Launch {
         database_url: cluster.url(DATABASE),
@@ -351,23 +347,4 @@ async fn wait(
             limit.as_secs()
         ),
     }
-}
-
-fn raise_file_limit(wanted: u64) -> anyhow::Result<()> {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-
-    let now = getrlimit(Resource::Nofile);
-    if now.current.is_some_and(|current| current < wanted) {
-        let current = now.maximum.map_or(wanted, |maximum| maximum.min(wanted));
-        ensure!(
-            current >= wanted,
-            "{wanted} open files are needed and {current} are allowed: raise `ulimit -Hn`, or lower --clients"
-        );
-        let limit = Rlimit {
-            current: Some(current),
-            maximum: now.maximum,
-        };
-        setrlimit(Resource::Nofile, limit).context("cannot raise the number of open files")?;
-    }
-    Ok(())
 }

@@ -62,6 +62,11 @@ impl Endpoint {
         }
     }
 
+    /// `host:port`.
+    pub(crate) fn authority(&self) -> &str {
+        &self.authority
+    }
+
     fn url(&self, token: &str) -> String {
         let vsn = match self.version {
             Version::V1 => "1.0.0",

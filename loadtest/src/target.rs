@@ -135,6 +135,10 @@ impl Target {
         sign(&self.key, user)
     }
 
+    pub(crate) fn server_pid(&self) -> Option<u32> {
+        self.server_pid
+    }
+
     pub(crate) fn server_usage(&self) -> Option<Reading> {
         usage::of_process(self.server_pid?)
     }

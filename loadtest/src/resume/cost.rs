@@ -17,7 +17,7 @@ const METRICS_LIMIT: Duration = Duration::from_secs(10);
 const TOP: i64 = 8;
 
 #[derive(Debug, Serialize)]
-pub(super) struct Statement {
+pub(crate) struct Statement {
     calls: i64,
     milliseconds: f64,
     rows: i64,
@@ -26,21 +26,21 @@ pub(super) struct Statement {
 
 /// Statements that the database has carried out.
 #[derive(Debug, Serialize)]
-pub(super) struct Statements {
-    pub(super) total: i64,
+pub(crate) struct Statements {
+    pub(crate) total: i64,
     /// Empty if the database has no pg_stat_statements; the total then counts transactions.
-    pub(super) top: Vec<Statement>,
+    pub(crate) top: Vec<Statement>,
 }
 
 /// Counts what the database does from now on.
-pub(super) struct Counter<'a> {
+pub(crate) struct Counter<'a> {
     client: &'a Client,
     has_statements: bool,
     transactions_before: i64,
 }
 
 impl<'a> Counter<'a> {
-    pub(super) async fn start(client: &'a Client) -> anyhow::Result<Self> {
+    pub(crate) async fn start(client: &'a Client) -> anyhow::Result<Self> {
         let has_statements = client
             .batch_execute("create extension if not exists pg_stat_statements")
             .await
@@ -58,7 +58,7 @@ impl<'a> Counter<'a> {
         })
     }
 
-    pub(super) async fn read(self) -> anyhow::Result<Statements> {
+    pub(crate) async fn read(self) -> anyhow::Result<Statements> {
         if !self.has_statements {
             return Ok(Statements {
                 total: transactions(self.client).await? - self.transactions_before,
@@ -92,7 +92,17 @@ impl<'a> Counter<'a> {
 }
 
 impl Statements {
-    pub(super) fn print(&self) {
+    /// What is counted, for a heading.
+    pub(crate) fn unit_per(&self, thing: &str) -> String {
+        let unit = if self.top.is_empty() {
+            "transactions"
+        } else {
+            "statements"
+        };
+        format!("{unit} for {thing}")
+    }
+
+    pub(crate) fn print(&self) {
         if self.top.is_empty() {
             println!(
                 "database: {} transactions (pg_stat_statements is not there)",
@@ -121,7 +131,7 @@ async fn transactions(client: &Client) -> anyhow::Result<i64> {
 }
 
 /// The gateway's counters, each summed over its labels.
-pub(super) async fn counters(server: SocketAddr) -> anyhow::Result<BTreeMap<String, f64>> {
+pub(crate) async fn counters(server: SocketAddr) -> anyhow::Result<BTreeMap<String, f64>> {
     let answer = timeout(METRICS_LIMIT, own::get(server, "/metrics"));
     let answer = answer.await.context("/metrics does not answer")??;
     Ok(parse(&String::from_utf8_lossy(&answer)))
@@ -144,7 +154,7 @@ fn parse(text: &str) -> BTreeMap<String, f64> {
 }
 
 /// Those that have counted something between the two readings.
-pub(super) fn between(
+pub(crate) fn between(
     before: &BTreeMap<String, f64>,
     after: &BTreeMap<String, f64>,
 ) -> BTreeMap<String, f64> {

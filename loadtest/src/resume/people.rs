@@ -14,7 +14,7 @@ use super::client::Place;
 use crate::database;
 use crate::target::sign;
 
-const MEMBERS: &str = include_str!("members.sql");
+const MEMBERS: &str = include_str!("../scene/members.sql");
 
 /// Connections over which the messages are written.
 const WRITERS: usize = 4;
