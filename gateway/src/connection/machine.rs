@@ -175,7 +175,8 @@ pub(super) struct Machine<'a> {
     verifier: &'a Verifier,
     limits: SocketLimits,
     rules: Rules,
-    channels: HashMap<Arc<str>, Channel>,
+    /// Boxed, because a map has room for four at least, and most sockets have one.
+    channels: HashMap<Arc<str>, Box<Channel>>,
     questions: u64,
     /// Topics for which a message waits until its token's key is known, with the question's number.
     learning: HashMap<String, u64>,
@@ -339,12 +340,13 @@ impl<'a> Machine<'a> {
         self.channels
             .values_mut()
             .find(|channel| channel.subscription == Some(id))
+            .map(|channel| &mut **channel)
     }
 
     /// Leaves everything: the socket is gone.
     pub(super) fn close(&mut self) {
         for (_, channel) in std::mem::take(&mut self.channels) {
-            self.drop_channel(channel);
+            self.drop_channel(*channel);
         }
     }
 
@@ -358,13 +360,14 @@ impl<'a> Machine<'a> {
             .channels
             .values()
             .filter(|other| *other.topic != *topic);
-        others.map(Channel::waiting_bytes).sum()
+        others.map(|channel| channel.waiting_bytes()).sum()
     }
 
     /// A channel that is still joining gets its reply first.
     fn joined(&self) -> impl Iterator<Item = &Channel> {
         self.channels
             .values()
+            .map(|channel| &**channel)
             .filter(|channel| matches!(channel.phase, Phase::Joined))
     }
 
@@ -399,7 +402,7 @@ impl<'a> Machine<'a> {
         }
         if let Some(channel) = self.channels.remove(&**topic) {
             let (join_ref, sent) = (channel.join_ref.clone(), channel.sent_join_ref.clone());
-            self.drop_channel(channel);
+            self.drop_channel(*channel);
             self.reply(&join_ref, reference, topic, protocol::ok_reply());
             self.close_replaced(topic, Some(sent));
         }
@@ -412,7 +415,7 @@ impl<'a> Machine<'a> {
         };
         let told = system(self.version, &channel, false, extension::SYSTEM, message);
         let sent = channel.sent_join_ref.clone();
-        self.drop_channel(channel);
+        self.drop_channel(*channel);
         self.effects.push(Effect::Send(told));
         self.close_replaced(topic, Some(sent));
     }
@@ -421,7 +424,7 @@ impl<'a> Machine<'a> {
     fn crash(&mut self, topic: &str) {
         if let Some(channel) = self.channels.remove(topic) {
             let sent = channel.sent_join_ref.clone();
-            self.drop_channel(channel);
+            self.drop_channel(*channel);
             let frame = protocol::encode(
                 self.version,
                 &sent,

@@ -67,9 +67,12 @@ pub(super) async fn handle(
             return;
         };
         let tcp = parts.io.into_inner();
+        // A copy, since there is next to nothing in it: the 8 KiB that hyper read into would stay as long as the socket.
+        let begun = parts.read_buf.to_vec();
+        drop(parts.read_buf);
         metrics::counter!(names::CONNECTIONS_OPENED).increment(1);
         // On the heap: a connection's state is large, and this task is made before there is one.
-        Box::pin(connection::serve(app, tcp, parts.read_buf.into(), opened)).await;
+        Box::pin(connection::serve(app, tcp, begun, opened)).await;
     });
 
     let headers = [

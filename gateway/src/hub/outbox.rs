@@ -84,6 +84,8 @@ struct Queue {
     bytes: usize,
     /// The unwritten part of a frame of which some has been written. It is still owed after an overflow.
     rest: Bytes,
+    /// What was taken to be written with it, and was not begun, since the socket took no more. It does not count as waiting any more.
+    taken: Vec<Frame>,
     line: Line,
     /// Bytes that the socket has taken.
     written: u64,
@@ -104,12 +106,23 @@ impl Queue {
             .max(self.bytes as f32 / limits.bytes as f32)
     }
 
-    fn has_frames(&self) -> bool {
-        !self.rest.is_empty() || matches!(self.items.front(), Some(Item::Frame(_)))
+    fn is_begun(&self) -> bool {
+        !self.rest.is_empty() || !self.taken.is_empty()
     }
 
-    fn signals(&self) -> bool {
-        self.rest.is_empty() && matches!(self.items.front(), Some(Item::Signal(_)))
+    fn has_frames(&self) -> bool {
+        self.is_begun() || matches!(self.items.front(), Some(Item::Frame(_)))
+    }
+
+    fn has_signals(&self) -> bool {
+        !self.is_begun() && matches!(self.items.front(), Some(Item::Signal(_)))
+    }
+
+    /// Nothing is kept for a client but what it is owed.
+    fn discard(&mut self) {
+        self.taken = Vec::new();
+        self.bytes = 0;
+        self.discarded = self.line.is_busy();
     }
 }
 
@@ -179,11 +192,10 @@ impl Outbox {
         let fits = queue.items.len() < self.limits.frames
             && (bytes <= self.limits.bytes || queue.items.is_empty() || always);
         if !fits {
-            let discarded = queue.items.len() as u64 + 1;
+            let discarded = (queue.taken.len() + queue.items.len() + 1) as u64;
             queue.items = VecDeque::new();
-            queue.bytes = 0;
             queue.overflowed = true;
-            queue.discarded = queue.line.is_busy();
+            queue.discard();
             drop(queue);
             metrics::counter!(names::FRAMES_DISCARDED).increment(discarded);
             self.task.wake();
@@ -252,7 +264,7 @@ impl Outbox {
                 return false;
             }
             if !queue.has_frames() {
-                let signals = queue.signals();
+                let signals = queue.has_signals();
                 drop(queue);
                 if signals {
                     self.task.wake();
@@ -262,7 +274,10 @@ impl Outbox {
             let Some(wire) = queue.line.take() else {
                 return false;
             };
-            piece.rest = std::mem::take(&mut queue.rest);
+            piece.begin(
+                std::mem::take(&mut queue.rest),
+                std::mem::take(&mut queue.taken),
+            );
             while piece.has_room()
                 && let Some(Item::Frame(frame)) = queue
                     .items
@@ -285,24 +300,21 @@ impl Outbox {
         self.wrote(piece, wire, result)
     }
 
-    /// Puts back what the socket did not take.
+    /// Keeps what the socket did not take, for the next time.
     fn wrote(&self, piece: &mut Piece, wire: Arc<dyn Wire>, result: io::Result<()>) -> bool {
         let mut queue = self.queue();
         queue.written += piece.written as u64;
-        queue.rest = std::mem::take(&mut piece.rest);
-        let blocked = piece.is_left() || !queue.rest.is_empty();
-        if std::mem::take(&mut queue.discarded) {
-            piece.clear();
-        }
-        while let Some(frame) = piece.pop() {
-            queue.bytes += frame.len();
-            queue.items.push_front(Item::Frame(frame));
+        let (rest, left) = piece.end();
+        let blocked = !rest.is_empty() || !left.is_empty();
+        queue.rest = rest;
+        if !std::mem::take(&mut queue.discarded) {
+            queue.taken = left;
         }
         queue.line.give_back(wire, blocked, result);
         if queue.line.is_free() && queue.has_frames() {
             return true;
         }
-        let concerns_task = queue.signals() || queue.overflowed || !queue.line.is_free();
+        let concerns_task = queue.has_signals() || queue.overflowed || !queue.line.is_free();
         drop(queue);
         if concerns_task {
             self.task.wake();
@@ -349,7 +361,7 @@ impl Outbox {
                 return Poll::Ready(Notice::Blocked);
             }
             // What is being written comes before what it has to do.
-            if queue.line.is_busy() || !queue.signals() {
+            if queue.line.is_busy() || !queue.has_signals() {
                 return Poll::Pending;
             }
             let mut signals = Vec::new();
@@ -372,8 +384,7 @@ impl Outbox {
             .items
             .retain(|item| last_words && matches!(item, Item::Frame(_)));
         if !last_words {
-            queue.bytes = 0;
-            queue.discarded = queue.line.is_busy();
+            queue.discard();
         }
         drop(queue);
         self.taken.notify_waiters();

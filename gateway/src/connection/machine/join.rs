@@ -61,7 +61,7 @@ impl Machine<'_> {
             let close = !old.sent_join_ref.is_null()
                 && (self.version == Version::V2 || old.problem.is_none());
             let sent = old.sent_join_ref.clone();
-            self.drop_channel(old);
+            self.drop_channel(*old);
             close.then_some(sent)
         });
         let replaces = replaced.flatten();
@@ -134,7 +134,7 @@ impl Machine<'_> {
             limits: ChannelLimits::default(),
         };
         let must_ask = channel.must_ask();
-        self.channels.insert(topic.clone(), channel);
+        self.channels.insert(topic.clone(), Box::new(channel));
         let asked = self.ask(&topic, must_ask);
         if !must_ask {
             let nothing = Outcome::Bound(Vec::new());

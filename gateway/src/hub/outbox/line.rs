@@ -93,10 +93,11 @@ const PIECE_BYTES: usize = 256 * 1024;
 #[derive(Default)]
 pub struct Piece {
     /// Of a frame of which some has been written before.
-    pub(super) rest: Bytes,
+    rest: Bytes,
     /// In the order in which they are written.
     frames: Vec<Frame>,
     bytes: usize,
+    full: bool,
     /// Frames of `frames` that are written.
     done: usize,
     /// Bytes that the last call has taken.
@@ -106,8 +107,16 @@ pub struct Piece {
 }
 
 impl Piece {
+    /// With what is left of the last one. Until that is written, nothing more is taken.
+    pub(super) fn begin(&mut self, rest: Bytes, left: Vec<Frame>) {
+        self.bytes = 0;
+        self.full = !rest.is_empty() || !left.is_empty();
+        self.rest = rest;
+        self.frames.extend(left);
+    }
+
     pub(super) fn has_room(&self) -> bool {
-        self.frames.len() < MOST_FRAMES && self.bytes < PIECE_BYTES
+        !self.full && self.frames.len() < MOST_FRAMES && self.bytes < PIECE_BYTES
     }
 
     pub(super) fn push(&mut self, frame: Frame) {
@@ -115,23 +124,16 @@ impl Piece {
         self.frames.push(frame);
     }
 
-    /// Whether frames are left that have not been begun.
-    pub(super) fn is_left(&self) -> bool {
+    fn is_left(&self) -> bool {
         self.frames.len() > self.done
     }
 
-    /// The last of those that are left.
-    pub(super) fn pop(&mut self) -> Option<Frame> {
-        if self.is_left() {
-            return self.frames.pop();
-        }
-        self.clear();
-        None
-    }
-
-    pub(super) fn clear(&mut self) {
+    /// What is left of it: of a frame that has been begun, and frames that have not.
+    pub(super) fn end(&mut self) -> (Bytes, Vec<Frame>) {
+        let left = self.frames.drain(self.done..).collect();
         self.frames.clear();
-        (self.bytes, self.done) = (0, 0);
+        self.done = 0;
+        (std::mem::take(&mut self.rest), left)
     }
 
     /// Writes it, as far as the socket takes it without waiting. What is left of a frame becomes the rest.

@@ -112,6 +112,24 @@ fn a_socket_may_stop_at_any_byte() {
 }
 
 #[test]
+fn what_was_taken_and_not_written_does_not_count_as_waiting() {
+    let (outbox, pipe) = (outbox(10, 100), Pipe::with(4));
+    outbox.attach(pipe.clone());
+    for _ in 0..3 {
+        outbox.push(frame(30));
+    }
+    outbox.flush_all();
+    // All of this fits into an outbox that is empty.
+    for _ in 0..3 {
+        outbox.push(frame(30));
+    }
+    assert!(matches!(notice(&outbox), Some(Notice::Blocked)));
+    pipe.drain(1000);
+    outbox.unblock();
+    assert_eq!(payloads(&pipe.taken()).len(), 6);
+}
+
+#[test]
 fn a_blocked_socket_is_told_once_and_again_after_it_was_free() {
     let (outbox, pipe) = (outbox(100, 10_000), Pipe::with(4));
     outbox.attach(pipe.clone());

@@ -167,6 +167,57 @@ async fn values_are_written_as_the_protocol_says_whatever_the_writers_settings()
     }
 }
 
+/// The search path of whoever writes decides how these are rendered: not the settings that are compared.
+#[tokio::test]
+async fn tables_whose_values_follow_the_search_path_keep_the_trigger_with_settings() {
+    let database = TestDatabase::new(None).await;
+    database
+        .execute(
+            "create type place as (what regclass);
+             create domain kinds as regtype[];
+             create table plain (id int primary key, at timestamptz[], during daterange, pay money);
+             create table named (id int primary key, what place[]);
+             create table typed (id int primary key, what kinds);
+             select tidings.watch('plain'), tidings.watch('named'), tidings.watch('typed')",
+        )
+        .await;
+    let client = database.connect().await;
+    let functions = async || {
+        client
+            .batch_execute("select * from tidings.sync_watched('{}')")
+            .await
+            .expect("a comparison");
+        let rows = client
+            .query(
+                "select tgrelid::regclass::text, tgfoid::regproc::text from pg_trigger
+                  where tgname = 'tidings_capture' order by 1",
+                &[],
+            )
+            .await
+            .expect("triggers");
+        rows.iter()
+            .map(|row| format!("{}: {}", row.get::<_, &str>(0), row.get::<_, &str>(1)))
+            .collect::<Vec<_>>()
+    };
+    let named = "named: tidings.capture";
+    let typed = "typed: tidings.capture";
+    assert_eq!(
+        functions().await,
+        [named, "plain: tidings.capture_plainly", typed]
+    );
+    database
+        .execute("alter table plain add column owner regrole")
+        .await;
+    assert_eq!(functions().await, [named, "plain: tidings.capture", typed]);
+    database
+        .execute("alter table plain drop column owner")
+        .await;
+    assert_eq!(
+        functions().await,
+        [named, "plain: tidings.capture_plainly", typed]
+    );
+}
+
 #[tokio::test]
 async fn a_row_of_megabytes_is_whole_in_version_2_and_short_with_an_error_in_version_1() {
     let (database, gateway) = chat_with(&[("outbox_bytes", "64MiB")]).await;
