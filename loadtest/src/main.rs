@@ -19,6 +19,7 @@ mod ledger;
 mod log;
 mod meter;
 mod own;
+mod peers;
 mod presence;
 mod replay;
 mod report;
@@ -79,6 +80,8 @@ enum Scenario {
     Churn(Box<churn::ChurnArgs>),
     /// Some readers do not read, or read too slowly: what becomes of them, and do the others notice?
     Slow(Box<slow::SlowArgs>),
+    /// Tidings, a floor, and servers that people would pick instead, in turns. Run it by loadtest/peers/run.
+    Peers(Box<peers::PeersArgs>),
     /// Loads the load test's tables into a database that `tidings migrate` has prepared.
     Prepare {
         #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
@@ -125,6 +128,7 @@ async fn run(scenario: Scenario) -> anyhow::Result<bool> {
         Scenario::Replay(args) => replay::run(*args).await,
         Scenario::Churn(args) => churn::run(*args).await,
         Scenario::Slow(args) => slow::run(*args).await,
+        Scenario::Peers(args) => peers::run(*args).await,
         Scenario::Prepare { database } => {
             let client = database::connect(&database::config(&database)?).await?;
             database::load_schema(&client).await?;

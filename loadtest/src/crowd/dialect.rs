@@ -1,7 +1,9 @@
 //! What a reader of the crowd says to its server, and what it makes of what the server says. A message is known by the label
 //! in it, whatever the protocol, so a dialect sees only what is none: answers, pings, and bad news.
 
+pub(crate) mod centrifuge;
 pub(crate) mod plain;
+pub(crate) mod socketio;
 pub(crate) mod supabase;
 
 /// One reader's side of a protocol. Each socket has its own.
