@@ -169,8 +169,8 @@ pub struct Tables {
 }
 
 impl Tables {
-    #[cfg(test)]
-    pub(crate) fn of(tables: impl IntoIterator<Item = Arc<Table>>) -> Tables {
+    /// Tables that no catalog has described: for tests and benches.
+    pub fn of(tables: impl IntoIterator<Item = Arc<Table>>) -> Tables {
         Tables {
             by_id: tables.into_iter().map(|table| (table.id, table)).collect(),
             ..Tables::default()

@@ -39,7 +39,7 @@ pub struct Read {
 }
 
 impl Read {
-    pub(crate) fn new(
+    pub fn new(
         source: Arc<Source>,
         before: Mark,
         snapshot: Arc<Snapshot>,

@@ -53,7 +53,7 @@ pub enum Order {
 
 impl Filter {
     /// Whether the conditions hold that need no database.
-    pub(super) fn holds(&self, image: &Record) -> bool {
+    pub fn holds(&self, image: &Record) -> bool {
         self.tests.iter().all(|test| test.holds(image))
     }
 
