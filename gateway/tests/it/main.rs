@@ -1,5 +1,6 @@
 //! The gateway from outside: real PostgreSQL, real sockets, one module for each behaviour.
 
+mod bench_cases;
 mod bindings;
 mod bots;
 mod broadcast;
