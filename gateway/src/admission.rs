@@ -17,7 +17,7 @@ use crate::{
     auth::Principal,
     authorizer::{Access, Authorizer, Denial, Error},
     catalog::{Catalog, Table},
-    hub::{BoundBinding, Events, Moment, columns::ColumnSet},
+    hub::{BoundBinding, Events, Moment, columns::ColumnSets},
 };
 
 /// What a channel asks for: its bindings, each with the id by which the client knows it.
@@ -43,6 +43,7 @@ pub struct Admission {
     pub authorizer: Arc<Authorizer>,
     pub pool: PgPool,
     pub checks: Checks,
+    pub columns: ColumnSets,
 }
 
 impl Admission {
@@ -170,7 +171,7 @@ async fn bind(
                 table: table.id,
                 events: wants(&table),
                 filter,
-                columns: Arc::new(ColumnSet::new(&table, &columns, cursor)),
+                columns: admission.columns.get(&table, &columns, cursor),
                 scope,
                 reads: access.reads.clone(),
             }),

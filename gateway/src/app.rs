@@ -21,7 +21,7 @@ use crate::{
     database,
     dispatch::Dispatch,
     feed::{Feed, Health},
-    hub::{Before, Hub, flusher::Flushers},
+    hub::{Before, Hub, columns::ColumnSets, flusher::Flushers},
     lifecycle::{Drain, Lifecycle},
     limits::Limits,
     metrics::names,
@@ -159,6 +159,7 @@ impl App {
             authorizer: authorizer.clone(),
             pool: catalog_pool.clone(),
             checks: Checks::new(),
+            columns: ColumnSets::default(),
         });
         let doubts = Arc::new(Notify::new());
         let replan = Arc::new(Notify::new());

@@ -199,6 +199,7 @@ impl Feed {
         let mut told = Instant::now();
         loop {
             // Whatever rang while this read ran rings again afterwards: the permit of the bell is kept.
+            let begun = Instant::now();
             let read = match reader.read(position, batches, tell).await {
                 Err(error @ (Error::Truncated { .. } | Error::Rewound)) => {
                     *position = None;
@@ -218,7 +219,7 @@ impl Feed {
             *retry = FIRST_RETRY;
             self.health.read_now();
             doorman
-                .has_read(reader.client(), read.transactions, read.snapshot.xmin())
+                .has_read(reader.client(), &read, begun.elapsed())
                 .await?;
             tell = tokio::select! {
                 rung = bell.rung(), if doorman.hears() => {

@@ -143,7 +143,7 @@ pub struct Hub {
 }
 
 struct State {
-    groups: HashMap<usize, Group>,
+    groups: HashMap<usize, Box<Group>>,
     by_key: HashMap<GroupKey, usize>,
     index: Index,
     /// Where a subscription is: its group.
@@ -491,7 +491,8 @@ impl State {
                 self.next_group += 1;
                 self.index.insert(self.next_group, &key.bindings);
                 self.by_key.insert(key.clone(), self.next_group);
-                self.groups.insert(self.next_group, Group::new(key));
+                self.groups
+                    .insert(self.next_group, Box::new(Group::new(key)));
                 metrics::gauge!(names::GROUPS).increment(1);
                 self.next_group
             }

@@ -79,7 +79,8 @@ pub struct Forgotten;
 
 #[derive(Default)]
 struct Topic {
-    members: HashMap<MemberId, Present>,
+    /// Boxed, because a map has room for four at least, and many topics have one.
+    members: HashMap<MemberId, Box<Present>>,
     presence: Presence,
 }
 
@@ -202,12 +203,12 @@ impl Topics {
         }
         topic.members.insert(
             id,
-            Present {
+            Box::new(Present {
                 member,
                 tracked: None,
                 told,
                 seen,
-            },
+            }),
         );
         Ok(())
     }

@@ -23,7 +23,7 @@ pub(super) struct Channel {
     /// The join's `join_ref` as it came, which its end repeats.
     pub(super) sent_join_ref: Ref,
     pub(super) wanted: Wanted,
-    pub(super) token: String,
+    pub(super) token: Arc<str>,
     pub(super) verified: Verified,
     pub(super) member: MemberId,
     pub(super) subscription: Option<SubscriptionId>,
@@ -32,7 +32,7 @@ pub(super) struct Channel {
     pub(super) phase: Phase,
     /// While a new token is being asked about: the token of the subscription that is still live, and what it is good for. It
     /// ends the channel when it expires, whatever is pushed meanwhile.
-    pub(super) live: Option<(String, Verified)>,
+    pub(super) live: Option<(Arc<str>, Verified)>,
     /// A token that came while another was being asked about.
     pub(super) next_token: Option<ClientMessage>,
     /// The newest question that was asked for this channel; an answer to an older one is void.
@@ -173,8 +173,8 @@ impl Channel {
         let live = self
             .live
             .iter()
-            .map(|(token, verified)| (token.as_str(), verified));
-        live.chain([(self.token.as_str(), &self.verified)])
+            .map(|(token, verified)| (&**token, verified));
+        live.chain([(&*self.token, &self.verified)])
     }
 }
 

@@ -169,7 +169,7 @@ pub(super) struct Rules {
 pub(super) struct Machine<'a> {
     version: Version,
     /// The token of the connect.
-    token: String,
+    token: Arc<str>,
     /// The `x-…` headers of the connect, as a JSON object.
     headers: Arc<str>,
     verifier: &'a Verifier,
@@ -186,7 +186,7 @@ pub(super) struct Machine<'a> {
 impl<'a> Machine<'a> {
     pub(super) fn new(
         version: Version,
-        token: String,
+        token: Arc<str>,
         headers: Arc<str>,
         verifier: &'a Verifier,
         limits: SocketLimits,

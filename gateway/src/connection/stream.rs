@@ -26,7 +26,7 @@ use crate::hub::outbox::{Outbox, Wire};
 
 /// The default of 128 KiB would be most of what an idle client costs. Room for what clients usually send; for larger messages it
 /// grows.
-const READ_BUFFER_BYTES: usize = 2 * 1024;
+const READ_BUFFER_BYTES: usize = 1024;
 
 /// The server's side of a socket whose handshake is done. From now on the outbox writes to it.
 pub(super) async fn open(

@@ -97,7 +97,7 @@ pub async fn serve(app: Arc<App>, tcp: TcpStream, begun: Vec<u8>, opened: Opened
         outbox: outbox.clone(),
         machine: Machine::new(
             opened.version,
-            opened.token,
+            opened.token.into(),
             headers.into(),
             &app.verifier,
             app.limits.socket(Instant::now()),

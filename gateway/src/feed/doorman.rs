@@ -16,6 +16,7 @@ use super::{
     Error,
     doorbell::Ring,
     pace::{Look, Mode, Pace, Seen},
+    reader::Progress,
     silence::{Silence, State},
 };
 use crate::{config::Doorbell, database, metrics::names};
@@ -68,15 +69,17 @@ impl<'a> Doorman<'a> {
         })
     }
 
-    /// After each read of the log.
+    /// After each read of the log, and how long it took.
     pub(super) async fn has_read(
         &mut self,
         client: &Client,
-        transactions: u64,
-        xmin: u64,
+        read: &Progress,
+        took: Duration,
     ) -> Result<(), Error> {
         self.ask_about_the_lock();
-        self.pace.read(Instant::now(), transactions, xmin);
+        self.pace.took(took);
+        self.pace
+            .read(Instant::now(), read.transactions, read.snapshot.xmin());
         self.keep_step();
         if let Some(look) = self.pace.look(Instant::now()) {
             let seen = self.look(client, look).await?;

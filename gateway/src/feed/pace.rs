@@ -31,7 +31,10 @@ const THIN_WINDOW: Duration = Duration::from_millis(500);
 
 /// Least and most time between two polls while nobody rings: less after a read that brought something, more after one that did
 /// not.
-const POLLING: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(10));
+const POLLING: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(10));
+/// The feed rests at least so many times as long as a read took. A database that has time to spare is asked often; one that answers
+/// slowly, because it is busy, seldom, and for more at a time.
+const REST: u32 = 4;
 /// While only stragglers do not ring.
 const LINGERING: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(50));
 
@@ -96,6 +99,8 @@ pub(super) struct Pace {
     since: Instant,
     flow: Flow,
     pause: Duration,
+    /// The least time between two polls, by how long the last read took.
+    rest: Duration,
     next_look: Instant,
     /// A look has shown our lock: from then on its absence means that it is lost, and nobody who listens can have missed it.
     confirmed: bool,
@@ -112,6 +117,7 @@ impl Pace {
             since: now,
             flow: Flow::default(),
             pause: LINGERING.0,
+            rest: POLLING.0,
             next_look: now,
             confirmed: false,
             announce: false,
@@ -142,9 +148,14 @@ impl Pace {
     fn pauses(&self) -> Option<(Duration, Duration)> {
         match self.mode {
             Mode::Ringing => None,
-            Mode::Polling | Mode::Quiet => Some(POLLING),
+            Mode::Polling | Mode::Quiet => Some((self.rest, POLLING.1)),
             Mode::Lingering { .. } => Some(LINGERING),
         }
+    }
+
+    /// A read took so long.
+    pub(super) fn took(&mut self, time: Duration) {
+        self.rest = (time * REST).clamp(POLLING.0, POLLING.1);
     }
 
     /// The log was read. `xmin` is that of the read's snapshot: all transactions with lower numbers had ended.

@@ -1,9 +1,50 @@
 //! Which columns of a table a subscriber gets, and how they are written.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use crate::{
     catalog::{Rendering, Table},
     feed::change::Record,
 };
+
+/// Sets that are in use, so that subscriptions which are alike share one: by itself it would be a kilobyte of each.
+#[derive(Default)]
+pub struct ColumnSets(Mutex<Vec<Known>>);
+
+struct Known {
+    table: Arc<Table>,
+    places: Vec<usize>,
+    cursor: bool,
+    set: Arc<ColumnSet>,
+}
+
+/// Tables, times the ways in which clients look at them. Beyond that it begins anew.
+const MOST_KNOWN: usize = 256;
+
+impl ColumnSets {
+    /// As [`ColumnSet::new`].
+    pub fn get(&self, table: &Arc<Table>, places: &[usize], cursor: bool) -> Arc<ColumnSet> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // A table that has changed is another one.
+        let same = |known: &&Known| {
+            Arc::ptr_eq(&known.table, table) && known.cursor == cursor && known.places == places
+        };
+        if let Some(known) = known.iter().find(same) {
+            return known.set.clone();
+        }
+        if known.len() == MOST_KNOWN {
+            known.clear();
+        }
+        let set = Arc::new(ColumnSet::new(table, places, cursor));
+        known.push(Known {
+            table: table.clone(),
+            places: places.to_vec(),
+            cursor,
+            set: set.clone(),
+        });
+        set
+    }
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct ColumnSet {

@@ -49,9 +49,13 @@ impl Machine<'_> {
             return self.effects.push(Effect::Close(exceeded));
         }
         let join = protocol::parse_join_to(&sub_topic, &message.payload);
-        let token = join.token(&self.token).to_owned();
+        // Most join with the token that they connect with.
+        let token = match join.token(&self.token) {
+            same if *same == *self.token => self.token.clone(),
+            other => other.into(),
+        };
         if may_learn && self.verifier.may_learn(&token) {
-            return self.learn(token, message);
+            return self.learn(token.to_string(), message);
         }
         self.learning.remove(&message.topic);
 
@@ -406,20 +410,20 @@ impl Machine<'_> {
         let Some(channel) = self.channels.get_mut(&*message.topic) else {
             return;
         };
-        let Some(token) =
-            protocol::parse_access_token(&message.payload).filter(|token| *token != channel.token)
+        let Some(token) = protocol::parse_access_token(&message.payload)
+            .filter(|token| **token != *channel.token)
         else {
             return;
         };
         if may_learn && self.verifier.may_learn(&token) {
-            return self.learn(token, message);
+            return self.learn(token.to_string(), message);
         }
         if channel.live.is_some() {
             channel.next_token = Some(message);
             return;
         }
         let verified: Result<Verified, _> = self.verifier.verify(&token, now.unix);
-        let before = std::mem::replace(&mut channel.token, token);
+        let before = std::mem::replace(&mut channel.token, token.into());
         match verified {
             Ok(verified) => {
                 let before = (before, std::mem::replace(&mut channel.verified, verified));

@@ -62,7 +62,7 @@ fn machine_of(verifier: &Verifier, version: Version) -> Machine<'_> {
     };
     Machine::new(
         version,
-        token("anon", NOW + 100),
+        token("anon", NOW + 100).into(),
         "{}".into(),
         verifier,
         limits(),

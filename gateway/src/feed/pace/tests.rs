@@ -142,6 +142,16 @@ fn a_burst_is_polled_from_the_moment_that_the_lock_is_asked_for() {
 }
 
 #[test]
+fn a_database_that_answers_slowly_is_asked_seldom() {
+    let mut run = Run::quiet();
+    for (took, least) in [(100, 1000), (500, 2000), (2000, 8000), (90_000, 10_000)] {
+        run.pace.took(Duration::from_micros(took));
+        run.read(1, 100);
+        assert_eq!(run.pace.pause(), Some(Duration::from_micros(least)));
+    }
+}
+
+#[test]
 fn polls_become_rarer_while_they_bring_nothing() {
     let mut run = Run::quiet();
     let mut pauses = Vec::new();
@@ -149,7 +159,7 @@ fn polls_become_rarer_while_they_bring_nothing() {
         run.read(0, 100);
         pauses.push(run.pace.pause().unwrap().as_micros());
     }
-    assert_eq!(pauses, [3_000, 4_500, 6_750, 10_000, 10_000, 10_000]);
+    assert_eq!(pauses, [1_500, 2_250, 3_375, 5_062, 7_593, 10_000]);
     run.read(1, 100);
     assert_eq!(run.pace.pause(), Some(POLLING.0));
     run.pace.ended(run.now);
