@@ -32,9 +32,6 @@ const THIN_WINDOW: Duration = Duration::from_millis(500);
 /// Least and most time between two polls while nobody rings: less after a read that brought something, more after one that did
 /// not.
 const POLLING: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(10));
-/// The feed rests at least so many times as long as a read took. A database that has time to spare is asked often; one that answers
-/// slowly, because it is busy, seldom, and for more at a time.
-const REST: u32 = 4;
 /// While only stragglers do not ring.
 const LINGERING: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(50));
 
@@ -153,9 +150,10 @@ impl Pace {
         }
     }
 
-    /// A read took so long.
+    /// A read took so long. The feed rests for as long: a database that has time to spare is asked often, and one that answers slowly,
+    /// because it is busy, seldom, and for more at a time.
     pub(super) fn took(&mut self, time: Duration) {
-        self.rest = (time * REST).clamp(POLLING.0, POLLING.1);
+        self.rest = time.clamp(POLLING.0, POLLING.1);
     }
 
     /// The log was read. `xmin` is that of the read's snapshot: all transactions with lower numbers had ended.
