@@ -7,6 +7,7 @@ mod changes;
 mod channel;
 mod churn;
 mod client;
+mod compare;
 mod crowd;
 mod database;
 mod fanout;
@@ -82,6 +83,10 @@ enum Scenario {
     Slow(Box<slow::SlowArgs>),
     /// Tidings, a floor, and servers that people would pick instead, in turns. Run it by loadtest/peers/run.
     Peers(Box<peers::PeersArgs>),
+    /// What changed from one run of a scenario to another, and whether it became better or worse.
+    Compare(compare::CompareArgs),
+    /// Runs as one page to look at.
+    Report(report::HtmlArgs),
     /// Loads the load test's tables into a database that `tidings migrate` has prepared.
     Prepare {
         #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
@@ -129,6 +134,8 @@ async fn run(scenario: Scenario) -> anyhow::Result<bool> {
         Scenario::Churn(args) => churn::run(*args).await,
         Scenario::Slow(args) => slow::run(*args).await,
         Scenario::Peers(args) => peers::run(*args).await,
+        Scenario::Compare(args) => compare::run(&args),
+        Scenario::Report(args) => report::html(&args).map(|()| true),
         Scenario::Prepare { database } => {
             let client = database::connect(&database::config(&database)?).await?;
             database::load_schema(&client).await?;

@@ -1,6 +1,8 @@
 //! What a run says at its end: a table for people and JSON for programs. All scenarios share one shape.
 
 mod contestant;
+mod digits;
+mod html;
 mod show;
 mod table;
 
@@ -16,9 +18,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use self::contestant::milliseconds;
-pub(crate) use self::contestant::{Better, Contestant};
+pub(crate) use self::contestant::{
+    Better, Contestant, Distribution, FLOOR, Figure, Series, ratio, ratio_to_floor,
+};
+pub(crate) use self::digits::{Digits, number};
+pub(crate) use self::html::{HtmlArgs, html};
 pub(crate) use self::show::{ShowArgs, show};
-pub(crate) use self::table::contestants_table;
+pub(crate) use self::table::{aligned, contestants_table, in_order};
 use crate::usage::Usage;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -38,10 +44,10 @@ pub(crate) struct Report {
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Machine {
-    cores: usize,
-    processor: Option<String>,
-    memory_bytes: Option<u64>,
-    system: String,
+    pub(crate) cores: usize,
+    pub(crate) processor: Option<String>,
+    pub(crate) memory_bytes: Option<u64>,
+    pub(crate) system: String,
 }
 
 /// In milliseconds.

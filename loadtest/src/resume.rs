@@ -27,9 +27,9 @@ use self::people::{add_people, write};
 use crate::database;
 use crate::meter::{histogram, micros};
 use crate::own::{self, Launch, OwnCluster, OwnServer};
-use crate::report::{Latency, Report, latency_table, usage_table};
+use crate::report::{Better, Contestant, Latency, Report, latency_table, usage_table};
 use crate::scene::raise_file_limit;
-use crate::usage;
+use crate::usage::{self, Usage};
 
 const DATABASE: &str = "resume";
 
@@ -265,9 +265,55 @@ async fn measure(args: &ResumeArgs, stand: &mut Stand) -> anyhow::Result<bool> {
             *setbacks.entry(setback).or_default() += 1;
         }
     }
-    let (open, caught_up) = (Latency::of(&open), Latency::of(&caught_up));
     let received: u64 = outcomes.iter().map(|outcome| outcome.received).sum();
     let attempts: u64 = outcomes.iter().map(|outcome| outcome.attempts).sum();
+    let returns = args.clients as f64;
+    let cost = |usage: Usage| usage.cpu_seconds * 1e6 / returns;
+    let mut tidings = Contestant::new("tidings")
+        .figure(
+            "seconds",
+            "until all were back",
+            "s",
+            seconds,
+            Better::Lower,
+        )
+        .figure(
+            "returns_per_second",
+            "returns",
+            "/s",
+            returns / seconds,
+            Better::Higher,
+        )
+        .figure(
+            "attempts_per_return",
+            "attempts for a return",
+            "",
+            attempts as f64 / returns,
+            Better::Lower,
+        )
+        .figure(
+            "statements_per_return",
+            statements.unit_per("a return"),
+            "",
+            statements.total as f64 / returns,
+            Better::Lower,
+        );
+    for (key, title, usage) in [
+        ("server_cpu_us_per_return", "server CPU of a return", server),
+        (
+            "postgres_cpu_us_per_return",
+            "PostgreSQL CPU of a return",
+            postgres,
+        ),
+    ] {
+        if let Some(usage) = usage {
+            tidings = tidings.figure(key, title, "µs", cost(usage), Better::Lower);
+        }
+    }
+    let tidings = tidings
+        .distribution("open", "return to open socket", &open)
+        .distribution("caught_up", "return to up to date", &caught_up);
+    let (open, caught_up) = (Latency::of(&open), Latency::of(&caught_up));
     let faults: Vec<&str> = outcomes
         .iter()
         .filter_map(|one| one.fault.as_deref())
@@ -314,6 +360,7 @@ async fn measure(args: &ResumeArgs, stand: &mut Stand) -> anyhow::Result<bool> {
         println!("the first of them: {first}");
     }
     report.results = json!({
+        "contestants": [tidings],
         "seconds": seconds,
         "received": received,
         "attempts": attempts,

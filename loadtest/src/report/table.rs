@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::contestant::{Contestant, Figure, ratio_to_floor};
+use super::digits::{Digits, number};
 
 /// Figures in the order in which the contestants have them; then one block for each distribution.
 pub(crate) fn contestants_table(contestants: &[Contestant]) -> String {
@@ -24,10 +25,14 @@ fn figures(contestants: &[Contestant]) -> String {
     let mut rows = vec![vec![String::new()]];
     rows[0].extend(contestants.iter().map(|one| one.name.clone()));
     for first in names {
+        let found = contestants.iter().filter_map(|one| one.get(&first.name));
+        let digits = Digits::of(found.map(|figure| figure.value));
         let mut row = vec![titled(first)];
         row.extend(contestants.iter().map(|one| {
-            one.get(&first.name)
-                .map_or_else(|| "-".to_owned(), |figure| cell(contestants, one, figure))
+            one.get(&first.name).map_or_else(
+                || "-".to_owned(),
+                |figure| cell(contestants, one, figure, &digits),
+            )
         }));
         rows.push(row);
     }
@@ -41,10 +46,11 @@ fn titled(figure: &Figure) -> String {
     }
 }
 
-fn cell(all: &[Contestant], one: &Contestant, figure: &Figure) -> String {
+fn cell(all: &[Contestant], one: &Contestant, figure: &Figure, digits: &Digits) -> String {
+    let value = digits.text(figure.value);
     match ratio_to_floor(all, one, figure) {
-        Some(ratio) => format!("{} ({ratio:.2}×)", number(figure.value)),
-        None => number(figure.value),
+        Some(ratio) => format!("{value} ({ratio:.2}×)"),
+        None => value,
     }
 }
 
@@ -126,75 +132,11 @@ pub(crate) fn aligned(rows: &[Vec<String>]) -> String {
     table
 }
 
-/// About four digits that matter, thousands apart.
-pub(crate) fn number(value: f64) -> String {
-    let size = value.abs();
-    let digits = match size {
-        _ if !value.is_finite() => return "-".to_owned(),
-        _ if value.fract() == 0.0 || size >= 1000.0 => 0,
-        _ if size >= 100.0 => 1,
-        _ if size >= 1.0 => 2,
-        _ if size >= 0.001 => 4,
-        _ => return format!("{value:.2e}"),
-    };
-    let text = format!("{size:.digits$}");
-    let (whole, rest) = text.split_once('.').unwrap_or((&text, ""));
-    let mut number = String::new();
-    if value < 0.0 && text.bytes().any(|byte| (b'1'..=b'9').contains(&byte)) {
-        number.push('-');
-    }
-    for (index, digit) in whole.chars().enumerate() {
-        if index > 0 && (whole.len() - index).is_multiple_of(3) {
-            number.push(',');
-        }
-        number.push(digit);
-    }
-    if !rest.is_empty() {
-        number.push('.');
-        number.push_str(rest);
-    }
-    number
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::meter::histogram;
     use crate::report::Better;
-
-    #[test]
-    fn numbers_have_as_many_digits_as_matter() {
-        let told = [
-            0.0,
-            7.0,
-            1234567.0,
-            1234.5,
-            123.45,
-            12.345,
-            0.12345,
-            0.000_012_3,
-            -2500.0,
-            -0.5,
-        ]
-        .map(number);
-        assert_eq!(
-            told,
-            [
-                "0",
-                "7",
-                "1,234,567",
-                "1,234",
-                "123.5",
-                "12.35",
-                "0.1235",
-                "1.23e-5",
-                "-2,500",
-                "-0.5000"
-            ]
-        );
-        assert_eq!(number(f64::NAN), "-");
-        assert_eq!(number(-0.0), "0");
-    }
 
     #[test]
     fn contestants_stand_side_by_side() {
