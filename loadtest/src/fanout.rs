@@ -1,6 +1,7 @@
 //! `fanout`: one session that many people read. What does a delivery cost the server when messages come at a steady rate, and
 //! how many can it make when they come all at once?
 
+mod costs;
 pub(crate) mod feed;
 pub(crate) mod figures;
 pub(crate) mod host;

@@ -59,6 +59,11 @@ pub(crate) struct IdleArgs {
     #[arg(long, default_value_t = 300)]
     size: usize,
 
+    /// With --own: how much of the latest changes the server keeps in memory (its setting `recent_bytes`). Little, since that
+    /// would be taken for the connections' after --messages.
+    #[arg(long, default_value_t = 1 << 20)]
+    recent_bytes: u64,
+
     /// Seconds without anything before memory is read.
     #[arg(long, default_value_t = 5)]
     settle: u64,
@@ -139,8 +144,11 @@ struct Crowd {
 
 pub(crate) async fn run(args: IdleArgs) -> anyhow::Result<bool> {
     args.check()?;
+    let recent = args.recent_bytes.to_string();
+    let settings = [("TIDINGS_RECENT_BYTES", recent.as_str())];
     let needs = Needs {
         sockets: args.connections,
+        settings: &settings,
         ..Needs::default()
     };
     let scene = Scene::start(&args.scene, needs).await?;
@@ -153,7 +161,8 @@ async fn measure(args: &IdleArgs, scene: &Scene) -> anyhow::Result<bool> {
         "idle",
         json!({
             "own": scene.target.is_own(), "connections": args.connections, "sessions": args.sessions(),
-            "kind": args.kind.name(), "messages": args.messages, "size": args.size, "settle": args.settle,
+            "kind": args.kind.name(), "messages": args.messages, "size": args.size, "recent_bytes": args.recent_bytes,
+            "settle": args.settle,
             "postgres": scene.target.postgres_version(),
         }),
     );

@@ -146,7 +146,9 @@ impl Meter {
     }
 
     pub(crate) fn since_start(&self, at: Instant) -> u64 {
-        micros(at.saturating_duration_since(self.started_at()))
+        // Whoever asks before the start must not make this moment the start.
+        let start = self.start.get();
+        start.map_or(0, |start| micros(at.saturating_duration_since(*start)))
     }
 }
 

@@ -32,6 +32,14 @@ const ARRIVALS: usize = 1024;
 /// How soon a thread notices that it is to stop or that a heartbeat is due.
 const TICK: Duration = Duration::from_millis(100);
 
+/// After a round in which few sockets had something, a thread leaves them alone for this long. Else it would be woken for each
+/// frame, which costs itself and the server, which has to wake it, more than the frame does. Times are too long by at most
+/// this and what the system adds to it.
+const NAP: Duration = Duration::from_micros(200);
+
+/// A round with more than this goes on at once.
+const FEW: usize = 256;
+
 const RING: Token = Token(usize::MAX);
 
 const TEXT: u8 = 1;
@@ -154,10 +162,11 @@ impl Desk {
                 }
             }
             let deliveries = self.book.page.seen.deliveries;
-            self.progress
-                .deliveries
-                .store(deliveries, Ordering::Relaxed);
+            let before = self.progress.deliveries.swap(deliveries, Ordering::Relaxed);
             self.beat(Instant::now());
+            if deliveries > before && events.iter().count() < FEW {
+                std::thread::sleep(NAP);
+            }
         }
         for reader in self.readers.iter_mut().flatten() {
             // That the server is gone already is of no interest any more.

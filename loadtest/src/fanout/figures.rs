@@ -162,6 +162,13 @@ fn values(turn: &Turn) -> Vec<Value> {
         Better::Lower,
     );
     add(
+        "other_cores",
+        "processors busy with other things",
+        "",
+        costs.others,
+        Better::Neither,
+    );
+    add(
         "join_seconds",
         "until all had joined",
         "s",

@@ -7,11 +7,12 @@ use tokio_postgres::Config;
 use tokio_tungstenite::tungstenite::http::Uri;
 use uuid::Uuid;
 
+pub(crate) use super::costs::{Costs, Readings};
 use crate::crowd::dialect::Dialect;
 use crate::crowd::dialect::supabase::Supabase;
 use crate::database;
 use crate::target::Target;
-use crate::usage::{Reading, Usage, between, of_process};
+use crate::usage::Reading;
 
 /// Where the SDKs expect the server's socket.
 const PATH: &str = "/realtime/v1/websocket";
@@ -87,7 +88,11 @@ impl<'a> Realtime<'a> {
 
 impl Host for Realtime<'_> {
     fn name(&self) -> &str {
-        "tidings"
+        if self.target.is_own() {
+            "tidings"
+        } else {
+            "server"
+        }
     }
 
     fn authority(&self) -> &str {
@@ -136,44 +141,6 @@ fn place(url: &str) -> anyhow::Result<(String, String)> {
     };
     let port = uri.port_u16().unwrap_or(80);
     Ok((format!("{host}:{port}"), path.to_owned()))
-}
-
-/// The readings of all who take part, at one moment.
-#[derive(Clone, Copy)]
-pub(crate) struct Readings {
-    server: Option<Reading>,
-    postgres: Option<Reading>,
-    loadtest: Option<Reading>,
-}
-
-/// Who used how much in a turn.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Costs {
-    pub(crate) server: Option<Usage>,
-    pub(crate) postgres: Option<Usage>,
-    pub(crate) loadtest: Option<Usage>,
-}
-
-impl Readings {
-    pub(crate) fn take(server: Option<Reading>, postgres: Option<Reading>) -> Self {
-        Self {
-            server,
-            postgres,
-            loadtest: of_process(std::process::id()),
-        }
-    }
-
-    pub(crate) fn of(host: &dyn Host) -> Self {
-        Self::take(host.server_usage(), host.postgres_usage())
-    }
-
-    pub(crate) fn until(self, later: Self) -> Costs {
-        Costs {
-            server: between(self.server, later.server),
-            postgres: between(self.postgres, later.postgres),
-            loadtest: between(self.loadtest, later.loadtest),
-        }
-    }
 }
 
 #[cfg(test)]
