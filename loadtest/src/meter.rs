@@ -184,6 +184,16 @@ mod tests {
     }
 
     #[test]
+    fn asking_for_the_time_does_not_start_the_clock() {
+        let meter = Meter::new(Duration::from_millis(10), 2, Duration::ZERO);
+        let asked = Instant::now();
+        assert_eq!(meter.since_start(asked), 0);
+        meter.start_at(asked + Duration::from_secs(3));
+        assert_eq!(meter.due(1), asked + Duration::from_millis(3010));
+        assert_eq!(meter.since_start(asked + Duration::from_secs(4)), 1_000_000);
+    }
+
+    #[test]
     fn a_job_number_from_nowhere_is_harmless() {
         let meter = Meter::new(Duration::from_millis(1), 1, Duration::ZERO);
         meter.received(0, u64::MAX);
