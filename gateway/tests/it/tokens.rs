@@ -197,7 +197,7 @@ async fn a_channel_ends_when_its_token_expires() {
     let (database, gateway) = chat().await;
     let mut client = Client::v2(&gateway, &authenticated(ADA)).await;
     let kept = client.subscribe("kept", messages_of("*", A1)).await;
-    let short = token(json!({"role": "authenticated", "sub": ADA, "exp": now_unix() + 2}));
+    let short = token(json!({"role": "authenticated", "sub": ADA, "exp": now_unix() + 4}));
     let config = json!({"postgres_changes": messages_of("*", A1), "presence": {"enabled": false}});
     let (channel, reply) = client
         .join("short", json!({"config": config, "access_token": short}))

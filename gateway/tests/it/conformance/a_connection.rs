@@ -126,7 +126,7 @@ async fn a_message_has_at_most_5_000_000_bytes() {
 #[tokio::test]
 async fn the_token_of_the_connect_is_not_looked_at_again() {
     let gateway = gateway().await;
-    let short = token(json!({"role": "anon", "exp": now_unix() + 2}));
+    let short = token(json!({"role": "anon", "exp": now_unix() + 4}));
     let mut client = Client::v2(&gateway, &short).await;
     let config = json!({"broadcast": {"self": true}, "presence": {"enabled": false}});
     let lasting = json!({"config": config, "access_token": authenticated("somebody")});
