@@ -123,7 +123,7 @@ async fn with_cluster(
     if !choices.secret_was_set {
         settings.jwt_secret = cluster::secret(&choices.data.join("jwt_secret"))?;
     }
-    let listener = listen(settings.listen, choices.address_was_set).await?;
+    let listener = listen(settings.listen, choices.address_was_set)?;
     settings.listen = serve::local_address(&listener);
 
     let app = App::start(settings).await?;
@@ -137,13 +137,13 @@ async fn with_cluster(
 }
 
 /// The address of the settings, or, if nobody asked for that one, the next port that is free.
-async fn listen(address: SocketAddr, exactly: bool) -> Result<TcpListener, super::Error> {
-    let first = serve::listen(address).await;
+fn listen(address: SocketAddr, exactly: bool) -> Result<TcpListener, super::Error> {
+    let first = serve::listen(address);
     if exactly || first.is_ok() {
         return first;
     }
     for port in (1..PORTS_TO_TRY).filter_map(|step| address.port().checked_add(step)) {
-        if let Ok(listener) = serve::listen(SocketAddr::new(address.ip(), port)).await {
+        if let Ok(listener) = serve::listen(SocketAddr::new(address.ip(), port)) {
             say(&format!("port {} is taken: using {port}", address.port()));
             return Ok(listener);
         }

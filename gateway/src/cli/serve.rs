@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use crate::app::App;
 use crate::config::{Flags, Settings, Sources};
@@ -33,7 +33,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Error> {
 }
 
 async fn serve(settings: Settings) -> Result<(), Error> {
-    let listener = listen(settings.listen).await?;
+    let listener = listen(settings.listen)?;
     let app = App::start(settings).await?;
     let address = local_address(&listener);
     start(&app, listener, edge::router(app.clone()))?;
@@ -42,10 +42,23 @@ async fn serve(settings: Settings) -> Result<(), Error> {
     Ok(())
 }
 
-pub(super) async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| Error::Listen { address, source })
+/// Connections whose handshake the kernel has done and that have not been accepted yet. The default of 128 is full when clients
+/// come back together, and whoever finds it full tries again after a whole second.
+const BACKLOG: u32 = 4096;
+
+pub(super) fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
+    bind(address).map_err(|source| Error::Listen { address, source })
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // As the standard library does: a gateway that is started anew takes the address of the one before.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Serves requests and hears signals from now on, until the lifecycle ends.
