@@ -1,9 +1,9 @@
 -- What every writer of a watched table pays, made less. Two things were a third of it, and need not be:
 --
 --   * A function with settings of its own makes PostgreSQL open and close a level of settings at each call: 6 µs a row. The settings
---     matter only to rendering, and nearly every session has those that are wanted. So they are compared, and set only for rendering
---     where they differ. The exception are values that are rendered by the search path, as regclass is: tables with such columns keep
---     the function with settings.
+--     matter only to rendering, and most sessions have those that are wanted. So they are compared, and set only where they differ. The
+--     exception are values that are rendered by the search path, as regclass is: tables with such columns keep the function with
+--     settings.
 --   * extract() reckons in numeric: 4 µs a row. date_part() gives the same seconds as a float.
 --
 -- Without a search_path of its own a function must name everything by its schema, operators too, or a writer could put others in
@@ -16,28 +16,37 @@ create or replace function tidings.slot_at(at timestamptz) returns smallint lang
 -- writes them, floats in full, bytea as hex.
 create function tidings.renders_plainly() returns boolean language sql stable
   as $$ select pg_catalog.current_setting('TimeZone') operator(pg_catalog.=) any (array['UTC', 'Etc/UTC', 'GMT'])
-           and pg_catalog.current_setting('DateStyle') operator(pg_catalog.=) 'ISO, MDY'
+           and pg_catalog.current_setting('DateStyle') operator(pg_catalog.=) any (array['ISO, MDY', 'ISO, DMY', 'ISO, YMD'])
            and pg_catalog.current_setting('IntervalStyle') operator(pg_catalog.=) 'postgres'
            and pg_catalog.current_setting('extra_float_digits') operator(pg_catalog.=) any (array['1', '2', '3'])
            and pg_catalog.current_setting('bytea_output') operator(pg_catalog.=) 'hex' $$;
 
--- The same row, rendered with the settings that are wanted whatever the session's are.
-create function tidings.render_plainly(value record) returns json
-language plpgsql stable
+-- As tidings.capture() does, at less cost. They are made by their owner, who may create in the schema for this one moment.
+grant create on schema tidings to tidings_capture;
+set local role tidings_capture;
+
+-- For sessions that render otherwise: the change is logged under the settings that are wanted.
+create function tidings.log_rendered(watch_id integer, op "char", new_row record, old_row record) returns boolean
+language plpgsql volatile
 set search_path = ''
 set timezone = 'UTC'
 set datestyle = 'ISO, MDY'
 set intervalstyle = 'postgres'
 set extra_float_digits = '1'
 set bytea_output = 'hex'
-as $$ begin return pg_catalog.row_to_json(value); end $$;
-
-revoke execute on function tidings.renders_plainly(), tidings.render_plainly(record) from public;
-grant execute on function tidings.renders_plainly(), tidings.render_plainly(record) to tidings_capture;
-
--- As tidings.capture() does, at less cost. It is made by its owner, who may create in the schema for this one moment.
-grant create on schema tidings to tidings_capture;
-set local role tidings_capture;
+as $$
+begin
+  insert into tidings.changes (watch_id, slot, op, new_record, old_record)
+  values (
+    log_rendered.watch_id,
+    tidings.slot_at(pg_catalog.clock_timestamp()),
+    log_rendered.op,
+    pg_catalog.row_to_json(new_row),
+    pg_catalog.row_to_json(old_row)
+  );
+  return tidings.ring();
+end
+$$;
 
 create function tidings.capture_plainly() returns trigger
 language plpgsql security definer
@@ -54,24 +63,22 @@ begin
       pg_catalog.row_to_json(new),
       pg_catalog.row_to_json(old)
     );
+    -- An assignment is evaluated without the executor; PERFORM is a query.
+    rung := tidings.ring();
   else
-    insert into tidings.changes (watch_id, slot, op, new_record, old_record)
-    values (
-      tg_argv[0]::integer,
-      tidings.slot_at(pg_catalog.clock_timestamp()),
-      tg_op::pg_catalog."char",
-      case when tg_op operator(pg_catalog.<>) 'DELETE' then tidings.render_plainly(new) end,
-      case when tg_op operator(pg_catalog.<>) 'INSERT' then tidings.render_plainly(old) end
-    );
+    rung := tidings.log_rendered(tg_argv[0]::integer, tg_op::pg_catalog."char", new, old);
   end if;
-  -- An assignment is evaluated without the executor; PERFORM is a query.
-  rung := tidings.ring();
   return null;
 end
 $$;
 
+revoke execute on function tidings.log_rendered(integer, "char", record, record) from public;
+
 reset role;
 revoke create on schema tidings from tidings_capture;
+
+revoke execute on function tidings.renders_plainly() from public;
+grant execute on function tidings.renders_plainly() to tidings_capture;
 
 -- Which of the two a table needs. A cast to json that is written in SQL would run with the writer's search path, too.
 create function tidings.capture_function(relation oid) returns text language sql stable
@@ -101,38 +108,37 @@ as $$
          then 'tidings.capture' else 'tidings.capture_plainly' end
 $$;
 
--- What is watched has the function with settings until it is looked at here: every two seconds, and after each change of the catalog
--- that is heard of.
-alter function tidings.sync_watched(text[]) rename to sync_listed;
-
-create function tidings.sync_watched(setting text[]) returns table (relation text, action text, problem text, mend text)
+-- What is watched has the function with settings until it is looked at here, and may need it again: a column can be added. The lock
+-- that replacing a trigger takes keeps writers waiting while it is waited for, so there is one table at a time, a short wait, and
+-- chance, so that a table that is never free does not keep the others from it. Until its turn comes a table captures all the same.
+create function tidings.lighten_capture() returns void
 language plpgsql security definer
 set search_path = ''
-set lock_timeout = '2s'
+set lock_timeout = '50ms'
 as $$
 declare
   watched record;
 begin
-  return query select * from tidings.sync_listed(setting);
-
-  for watched in
-    select w.id, w.relation as table_, tidings.capture_function(w.relation) as wanted
-      from tidings.watched w
-      join pg_catalog.pg_trigger t on t.tgrelid = w.relation and t.tgname = 'tidings_capture'
-      join pg_catalog.pg_proc p on p.oid = t.tgfoid
-     where p.proname is distinct from pg_catalog.split_part(tidings.capture_function(w.relation), '.', 2)
-       and t.tgenabled = 'O'
-  loop
-    begin
-      execute pg_catalog.format(
-        'create or replace trigger tidings_capture after insert or update or delete on %s for each row execute function %s(%L)',
-        watched.table_, watched.wanted, watched.id);
-    exception when insufficient_privilege or lock_not_available or undefined_table then
-      -- It captures all the same, and is looked at again.
-    end;
-  end loop;
+  select w.id, w.relation as table_, tidings.capture_function(w.relation) as wanted into watched
+    from tidings.watched w
+    join pg_catalog.pg_trigger t on t.tgrelid = w.relation and t.tgname = 'tidings_capture'
+    join pg_catalog.pg_proc p on p.oid = t.tgfoid
+   where p.proname is distinct from pg_catalog.split_part(tidings.capture_function(w.relation), '.', 2)
+     and t.tgenabled = 'O'
+     -- Asked first: replacing takes its lock before it looks at the rights.
+     and pg_catalog.has_table_privilege(w.relation, 'TRIGGER')
+   order by tidings.capture_function(w.relation) = 'tidings.capture' desc, pg_catalog.random()
+   limit 1;
+  if found then
+    execute pg_catalog.format(
+      'create or replace trigger tidings_capture after insert or update or delete on %s for each row execute function %s(%L)',
+      watched.table_, watched.wanted, watched.id);
+  end if;
+exception when others then
+  -- Taken, dropped, or refused by an event trigger of somebody's: it is looked at again.
+  null;
 end
 $$;
 
-revoke execute on function tidings.capture_function(oid), tidings.sync_watched(text[]) from public;
-grant execute on function tidings.capture_function(oid), tidings.sync_watched(text[]) to tidings_gateway;
+revoke execute on function tidings.capture_function(oid), tidings.lighten_capture() from public;
+grant execute on function tidings.lighten_capture() to tidings_gateway;

@@ -292,14 +292,18 @@ async fn maintain(
     let mut changes = catalog.changes();
     loop {
         tokio::select! {
-            _ = sync.tick() => match compare(&catalog, &authorizer, &mut changes).await {
-                Ok(false) => {}
-                Ok(true) => replan.notify_one(),
-                Err(error) => tracing::debug!(
-                    error = &*error as &dyn std::error::Error,
-                    "the catalog cannot be compared now"
-                ),
-            },
+            _ = sync.tick() => {
+                match compare(&catalog, &authorizer, &mut changes).await {
+                    Ok(false) => {}
+                    Ok(true) => replan.notify_one(),
+                    Err(error) => tracing::debug!(
+                        error = &*error as &dyn std::error::Error,
+                        "the catalog cannot be compared now"
+                    ),
+                }
+                // An economy, which can wait for the next time.
+                let _ = sqlx::query("select tidings.lighten_capture()").execute(&pool).await;
+            }
             _ = tell.tick() => {
                 let kept = sqlx::query_scalar("select extract(epoch from tidings.retention())::double precision");
                 let kept = kept.fetch_one(&pool).await.unwrap_or(0.0_f64);

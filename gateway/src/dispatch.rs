@@ -17,7 +17,10 @@ use crate::{
         Batch, Delivery, Read,
         change::{CATALOG, Change, Operation},
     },
-    hub::{Before, Hub, Survey, Verdicts, outbox::Outbox},
+    hub::{
+        Before, Hub, Survey, Verdicts,
+        outbox::{Outbox, Pushed},
+    },
     limits::Limits,
     metrics::names,
     private::{self, Doubt, Private},
@@ -29,8 +32,8 @@ use crate::{
 const BREATH: Duration = Duration::from_millis(2);
 /// How long one is waited for that does not become emptier.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Changes between two moments at which the readers get the processor.
-const STRIDE: usize = 64;
+/// Frames and changes between two moments at which the readers get the processor.
+const STRIDE: usize = 4096;
 const RETRY: Duration = Duration::from_millis(250);
 
 pub struct Dispatch {
@@ -149,36 +152,40 @@ impl Dispatch {
         };
         let tables = self.catalog.tables();
         let mut patient = true;
+        let mut since_turn = 0;
         for (place, change) in batch.iter().enumerate() {
-            let crowded = match Some(change.table) == tables.messages() {
+            let pushed = match Some(change.table) == tables.messages() {
                 true => self.publish(change),
                 false => self
                     .hub
                     .deliver(&tables, read, change, place, &verdicts, &self.before),
             };
-            match crowded {
-                Some(outbox) if patient => patient = relieved(&outbox).await,
-                _ if (place + 1).is_multiple_of(STRIDE) => tokio::task::yield_now().await,
-                _ => {}
+            for outbox in &pushed.crowded {
+                patient = patient && relieved(outbox).await;
+            }
+            since_turn += 1 + pushed.frames;
+            if since_turn >= STRIDE {
+                since_turn = 0;
+                tokio::task::yield_now().await;
             }
         }
         self.hub.delivered();
     }
 
-    /// Broadcasts a row of `realtime.messages`. Returns an outbox that is nearly full.
-    fn publish(&self, change: &Change) -> Option<Arc<Outbox>> {
+    /// Broadcasts a row of `realtime.messages`.
+    fn publish(&self, change: &Change) -> Pushed {
         let Some((key, message)) = private::stored(change) else {
             tracing::debug!(
                 "UnableToBroadcastChanges: a row of realtime.messages lacks what is sent"
             );
-            return None;
+            return Pushed::default();
         };
         if self.limits.event(Instant::now()).is_err() {
             self.topics.forget_expected(&message.id);
             tracing::debug!(
                 "MessagePerSecondRateLimitReached: a message from the database is dropped"
             );
-            return None;
+            return Pushed::default();
         }
         if self.limits.payload(message.payload.len()).is_err() {
             self.topics.forget_expected(&message.id);
@@ -186,7 +193,7 @@ impl Dispatch {
                 id = &*message.id,
                 "UnableToBroadcastChanges: the payload is larger than max_payload_bytes"
             );
-            return None;
+            return Pushed::default();
         }
         metrics::counter!(names::BROADCASTS, "source" => "database").increment(1);
         self.topics.publish(&key, &Arc::new(message))

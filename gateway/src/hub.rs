@@ -37,7 +37,7 @@ use self::{
     filter::Filter,
     group::{Group, GroupKey, Member},
     index::Index,
-    outbox::{Frame, Outbox, Signal},
+    outbox::{Frame, Outbox, Pushed, Signal},
     recent::Recent,
     rights::Rights,
 };
@@ -365,8 +365,8 @@ impl Hub {
         survey
     }
 
-    /// Delivers one change of a batch: to everyone whose binding matches, and who may see it. Returns an outbox that should
-    /// be waited for before the next one, if any of theirs should.
+    /// Delivers one change of a batch: to everyone whose binding matches, and who may see it. The crowded should be waited for
+    /// before the next one.
     pub fn deliver(
         &self,
         tables: &Tables,
@@ -375,9 +375,10 @@ impl Hub {
         place: usize,
         verdicts: &Verdicts,
         before: &Before,
-    ) -> Option<Arc<Outbox>> {
-        let table = tables.get(change.table)?;
-        let image = change.image()?;
+    ) -> Pushed {
+        let (Some(table), Some(image)) = (tables.get(change.table), change.image()) else {
+            return Pushed::default();
+        };
         let mut state = self.state();
         let entry = Entry {
             read: read.clone(),
@@ -403,7 +404,7 @@ impl Hub {
 
         let stale_since = state.rights.stale_since(change, before);
         let mut encoded = self.encoder.change(table, change);
-        let mut crowded = None;
+        let mut crowded = Vec::new();
         let mut deliveries = 0;
         for hits in hits.chunk_by(|a, b| a.0 == b.0) {
             let Some(group) = state.groups.get(&hits[0].0) else {
@@ -434,15 +435,18 @@ impl Hub {
                     let trusted = decided && member.verified.tick >= stale_since;
                     if trusted || verdicts.may_see(change.table, member, place) {
                         if member.outbox.push(frame.clone()) {
-                            crowded = Some(&member.outbox);
+                            crowded.push(member.outbox.clone());
                         }
                         deliveries += 1;
                     }
                 }
             }
         }
-        metrics::counter!(names::DELIVERIES).increment(deliveries);
-        crowded.cloned()
+        metrics::counter!(names::DELIVERIES).increment(deliveries as u64);
+        Pushed {
+            frames: deliveries,
+            crowded,
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

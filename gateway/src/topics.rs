@@ -25,7 +25,10 @@ use self::{
     presence::{Agenda, Presence, Tracked},
 };
 use crate::{
-    authorizer::Grant, feed::snapshot::Snapshot, hub::outbox::Outbox, limits::Limits,
+    authorizer::Grant,
+    feed::snapshot::Snapshot,
+    hub::outbox::{Outbox, Pushed},
+    limits::Limits,
     metrics::names,
 };
 
@@ -240,21 +243,21 @@ impl Topics {
         sender: Option<MemberId>,
         broadcast: Broadcast<'_>,
     ) -> usize {
-        self.spread(key, sender, broadcast, None).0
+        self.spread(key, sender, broadcast, None).frames
     }
 
-    /// `xid`: the transaction that has committed the message. Also returns an outbox that is nearly full.
+    /// `xid`: the transaction that has committed the message.
     fn spread(
         &self,
         key: &TopicKey,
         sender: Option<MemberId>,
         broadcast: Broadcast<'_>,
         xid: Option<u64>,
-    ) -> (usize, Option<Arc<Outbox>>) {
+    ) -> Pushed {
         let Some(topic) = self.topics.get(key) else {
-            return (0, None);
+            return Pushed::default();
         };
-        let mut crowded = None;
+        let mut crowded = Vec::new();
         let mut frames = Frames::new(broadcast);
         let mut sent = 0;
         for (member_id, present) in &topic.members {
@@ -268,7 +271,7 @@ impl Topics {
             }
             if let Some(frame) = frames.get(member.version, &member.topic) {
                 if member.outbox.push(frame) {
-                    crowded = Some(member.outbox.clone());
+                    crowded.push(member.outbox.clone());
                 }
                 sent += 1;
             }
@@ -276,11 +279,14 @@ impl Topics {
         metrics::counter!(names::BROADCASTS_OUT).increment(sent as u64);
         self.limits
             .events_delivered(sent, tokio::time::Instant::now());
-        (sent, crowded)
+        Pushed {
+            frames: sent,
+            crowded,
+        }
     }
 
-    /// A row of `realtime.messages` has been committed. Returns an outbox that is nearly full.
-    pub fn publish(&self, key: &TopicKey, message: &Arc<Stored>) -> Option<Arc<Outbox>> {
+    /// A row of `realtime.messages` has been committed.
+    pub fn publish(&self, key: &TopicKey, message: &Arc<Stored>) -> Pushed {
         let coming = self.coming(&message.id);
         let sender = coming.as_ref().map(|coming| coming.sender);
         // Held until all have it: who joins meanwhile has it either from here or from there.
@@ -288,12 +294,12 @@ impl Topics {
         if let Some(latest) = &mut latest {
             latest.push(key, message);
         }
-        let (_, crowded) = self.spread(key, sender, message.broadcast(), Some(message.xid));
+        let pushed = self.spread(key, sender, message.broadcast(), Some(message.xid));
         if let Some(coming) = coming {
             // Whoever has stored it may have gone.
             let _ = coming.told.send(());
         }
-        crowded
+        pushed
     }
 
     /// A member is about to store a message with this id. Forgotten when what is returned is dropped.

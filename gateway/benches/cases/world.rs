@@ -250,10 +250,10 @@ impl World {
 
     pub(super) fn deliver(&self, change: &Arc<Change>, verdicts: &Verdicts) {
         let before = &self.before;
-        let crowded = self
+        let pushed = self
             .hub
             .deliver(&self.tables, &self.read, change, 0, verdicts, before);
-        assert!(crowded.is_none());
+        assert!(pushed.crowded.is_empty());
     }
 
     pub(super) fn survey(&self, batch: &[Arc<Change>]) -> gateway::hub::Survey {

@@ -259,7 +259,11 @@ impl Connection<'_> {
                 },
                 ready = tcp.writable(), if stuck.is_some() => match ready {
                     Ok(()) if outbox.unblock() => stuck = None,
-                    Ok(()) => stuck = stuck.map(|stuck| stuck.or_since(&outbox)),
+                    Ok(()) => if let Some(now) = stuck.as_ref().and_then(|stuck| stuck.progress(&outbox)) {
+                        stuck = Some(now);
+                        // It reads what is left, and meanwhile is not read.
+                        idle.as_mut().reset(Instant::now() + idle_timeout);
+                    },
                     Err(_) => return Err(End::Client),
                 },
                 () = tokio::time::sleep_until(stuck.map_or_else(Instant::now, |stuck| stuck.until)), if stuck.is_some() => {
@@ -462,12 +466,9 @@ impl Stuck {
         }
     }
 
-    /// Anew if there was progress.
-    fn or_since(self, outbox: &Outbox) -> Stuck {
-        match outbox.written() - self.written >= PROGRESS {
-            true => Stuck::since(outbox),
-            false => self,
-        }
+    /// Anew, if there was progress.
+    fn progress(&self, outbox: &Outbox) -> Option<Stuck> {
+        (outbox.written() - self.written >= PROGRESS).then(|| Stuck::since(outbox))
     }
 }
 

@@ -11,8 +11,12 @@ use tokio::sync::Notify;
 
 use super::outbox::{Outbox, Piece};
 
-/// Outboxes between two moments at which other tasks have their turn.
+/// Outboxes between two moments at which other tasks have their turn. While no worker is idle, a task that yields waits for some
+/// sixty others; so it is not done after each round.
 const STRIDE: usize = 64;
+/// What is written to one outbox before the next has its turn, in pieces. In its turn a flusher has to write more than all the
+/// tasks push that run between two turns.
+const PIECES: usize = 16;
 /// A list that has grown longer is not kept.
 const KEEP: usize = 1024;
 
@@ -63,26 +67,29 @@ impl Round {
     /// Goes round for ever.
     pub async fn run(&self) {
         let mut piece = Piece::default();
-        let mut visited = Vec::new();
+        let mut round = Vec::new();
+        let mut visited = 0_usize;
         loop {
             self.bell.notified().await;
             loop {
-                std::mem::swap(&mut visited, &mut *self.listed());
-                if visited.is_empty() {
+                std::mem::swap(&mut round, &mut *self.listed());
+                if round.is_empty() {
                     break;
                 }
-                for (place, outbox) in visited.drain(..).enumerate() {
+                for outbox in round.drain(..) {
                     outbox.unlist();
-                    if outbox.flush(&mut piece) && outbox.list_again() {
+                    let more = (0..PIECES).all(|_| outbox.flush(&mut piece));
+                    if more && outbox.list_again() {
                         self.listed().push(outbox);
                     }
-                    if (place + 1).is_multiple_of(STRIDE) {
+                    visited += 1;
+                    if visited.is_multiple_of(STRIDE) {
+                        piece.count();
                         tokio::task::yield_now().await;
                     }
                 }
-                visited.shrink_to(KEEP);
+                round.shrink_to(KEEP);
                 piece.count();
-                tokio::task::yield_now().await;
             }
         }
     }

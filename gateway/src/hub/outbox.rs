@@ -66,6 +66,14 @@ pub enum Notice {
     Signals(Vec<Signal>),
 }
 
+/// What became of one change or broadcast.
+#[derive(Default)]
+pub struct Pushed {
+    pub frames: usize,
+    /// Those of its receivers that are crowded, and not by their own fault: nearly always none.
+    pub crowded: Vec<Arc<Outbox>>,
+}
+
 pub struct Outbox {
     limits: Limits,
     queue: Mutex<Queue>,
@@ -96,8 +104,17 @@ struct Queue {
     discarded: bool,
     /// Somebody waits for room.
     wanted: bool,
+    /// Among what waits is a signal that does not wait for a blocked socket.
+    urgent: bool,
     /// The task has been told that it is blocked.
     told: bool,
+}
+
+impl Signal {
+    /// It ends the connection, and what waits before it would be thrown away then.
+    fn is_urgent(&self) -> bool {
+        matches!(self, Signal::Lost | Signal::Disconnect(_))
+    }
 }
 
 impl Queue {
@@ -116,6 +133,39 @@ impl Queue {
 
     fn has_signals(&self) -> bool {
         !self.is_begun() && matches!(self.items.front(), Some(Item::Signal(_)))
+    }
+
+    /// The signals that are to be heard now.
+    fn take_signals(&mut self) -> Vec<Signal> {
+        let mut signals = Vec::new();
+        if self.line.is_blocked() {
+            if std::mem::take(&mut self.urgent) {
+                self.items.retain(|item| match item {
+                    Item::Signal(signal) if signal.is_urgent() => {
+                        signals.push(signal.clone());
+                        false
+                    }
+                    _ => true,
+                });
+            }
+        } else if !self.line.is_busy() && !self.is_begun() {
+            // What is being written comes before what the task has to do.
+            while let Some(Item::Signal(signal)) = self
+                .items
+                .pop_front_if(|item| matches!(item, Item::Signal(_)))
+            {
+                signals.push(signal);
+            }
+        }
+        signals
+    }
+
+    fn frames(&self) -> usize {
+        let waiting = self.items.iter();
+        waiting
+            .filter(|item| matches!(item, Item::Frame(_)))
+            .count()
+            + self.taken.len()
     }
 
     /// Nothing is kept for a client but what it is owed.
@@ -192,7 +242,7 @@ impl Outbox {
         let fits = queue.items.len() < self.limits.frames
             && (bytes <= self.limits.bytes || queue.items.is_empty() || always);
         if !fits {
-            let discarded = (queue.taken.len() + queue.items.len() + 1) as u64;
+            let discarded = queue.frames() as u64 + 1;
             queue.items = VecDeque::new();
             queue.overflowed = true;
             queue.discard();
@@ -229,6 +279,7 @@ impl Outbox {
     pub fn signal(&self, signal: Signal) {
         let mut queue = self.queue();
         if !queue.overflowed {
+            queue.urgent |= signal.is_urgent();
             queue.items.push_back(Item::Signal(signal));
         }
         drop(queue);
@@ -354,24 +405,20 @@ impl Outbox {
             if let Some(error) = queue.line.error() {
                 return Poll::Ready(Notice::Broken(error));
             }
-            if queue.line.is_blocked() {
-                if std::mem::replace(&mut queue.told, true) {
-                    return Poll::Pending;
+            let signals = queue.take_signals();
+            if !signals.is_empty() {
+                // A signal takes room, too.
+                let wanted = std::mem::take(&mut queue.wanted);
+                drop(queue);
+                if wanted {
+                    self.taken.notify_waiters();
                 }
+                return Poll::Ready(Notice::Signals(signals));
+            }
+            if queue.line.is_blocked() && !std::mem::replace(&mut queue.told, true) {
                 return Poll::Ready(Notice::Blocked);
             }
-            // What is being written comes before what it has to do.
-            if queue.line.is_busy() || !queue.has_signals() {
-                return Poll::Pending;
-            }
-            let mut signals = Vec::new();
-            while let Some(Item::Signal(signal)) = queue
-                .items
-                .pop_front_if(|item| matches!(item, Item::Signal(_)))
-            {
-                signals.push(signal);
-            }
-            Poll::Ready(Notice::Signals(signals))
+            Poll::Pending
         })
         .await
     }

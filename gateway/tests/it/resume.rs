@@ -350,6 +350,7 @@ async fn comings_and_goings_under_load_lose_and_double_nothing() {
         };
         seen.extend(contents(&got).into_iter().map(str::to_owned));
     }
+    caught_up(&database, &gateway).await;
     let mut client = ada(&gateway).await;
     let (_, rest, _) = join(
         &mut client,

@@ -149,7 +149,7 @@ fn signals_come_after_what_was_pushed_before_them() {
     let (outbox, pipe) = (outbox(100, 10_000), Pipe::with(4));
     outbox.attach(pipe.clone());
     outbox.push(frame(10));
-    outbox.signal(Signal::Lost);
+    outbox.signal(Signal::Failed(SubscriptionId::next()));
     outbox.push(Frame::text("after"));
     outbox.flush_all();
     assert!(matches!(notice(&outbox), Some(Notice::Blocked)));
@@ -160,9 +160,43 @@ fn signals_come_after_what_was_pushed_before_them() {
     let Some(Notice::Signals(signals)) = notice(&outbox) else {
         panic!("no signal");
     };
-    assert!(matches!(signals[..], [Signal::Lost]));
+    assert!(matches!(signals[..], [Signal::Failed(_)]));
     outbox.flush_all();
     assert_eq!(payloads(&pipe.taken())[1], "after");
+}
+
+#[test]
+fn what_ends_a_connection_does_not_wait_for_a_blocked_socket() {
+    let (outbox, pipe) = (outbox(100, 10_000), Pipe::with(4));
+    outbox.attach(pipe.clone());
+    outbox.push(frame(10));
+    outbox.signal(Signal::Failed(SubscriptionId::next()));
+    outbox.signal(Signal::Lost);
+    let lost = |outbox: &Outbox| match notice(outbox) {
+        Some(Notice::Signals(signals)) => matches!(signals[..], [Signal::Lost]),
+        _ => false,
+    };
+    assert!(notice(&outbox).is_none(), "its frames come first");
+    outbox.flush_all();
+    assert!(lost(&outbox));
+    assert!(matches!(notice(&outbox), Some(Notice::Blocked)));
+    outbox.signal(Signal::Lost);
+    assert!(lost(&outbox) && notice(&outbox).is_none());
+    pipe.drain(100);
+    outbox.unblock();
+    assert!(matches!(notice(&outbox), Some(Notice::Signals(signals)) if signals.len() == 1));
+}
+
+#[test]
+fn who_waits_for_room_hears_that_signals_have_gone() {
+    let outbox = outbox(16, 1000);
+    outbox.signal(Signal::Failed(SubscriptionId::next()));
+    let large = frame(5000);
+    let mut room = Box::pin(outbox.room(&large));
+    let mut context = std::task::Context::from_waker(futures::task::noop_waker_ref());
+    assert!(room.as_mut().poll(&mut context).is_pending());
+    assert!(matches!(notice(&outbox), Some(Notice::Signals(_))));
+    assert_eq!(room.now_or_never(), Some(true));
 }
 
 #[test]
@@ -307,6 +341,81 @@ async fn a_flusher_writes_what_is_pushed_and_who_waits_for_room_has_it() {
     }
     let expected: Vec<String> = (0..200).map(|number| number.to_string()).collect();
     assert_eq!(payloads(&pipe.taken()), expected);
+}
+
+/// Overflows its outbox in the midst of a call, and takes so much of that.
+struct Flooded(Mutex<Option<Arc<Outbox>>>, Pipe);
+
+impl Wire for Flooded {
+    fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        if let Some(outbox) = self.0.lock().unwrap().take() {
+            for _ in 0..4 {
+                outbox.push(Frame::text("lost"));
+            }
+        }
+        self.1.write(slices)
+    }
+}
+
+#[test]
+fn what_is_being_written_at_an_overflow_is_finished_as_far_as_it_was_begun() {
+    for (room, expected) in [
+        (3, vec!["first"]),
+        (7, vec!["first"]),
+        (9, vec!["first", "second"]),
+    ] {
+        let outbox = outbox(3, 1000);
+        let wire = Arc::new(Flooded(Mutex::new(Some(outbox.clone())), Pipe::default()));
+        wire.1.drain(room);
+        outbox.attach(wire.clone());
+        outbox.push(Frame::text("first"));
+        outbox.push(Frame::text("second"));
+        outbox.flush_all();
+        assert!(matches!(notice(&outbox), Some(Notice::Overflowed)));
+        outbox.finish(false);
+        outbox.push_control(Frame::text("bye").wire().clone());
+        wire.1.drain(100);
+        outbox.unblock();
+        let told = payloads(&wire.1.taken());
+        assert_eq!(told, [expected, vec!["bye"]].concat(), "{room}");
+    }
+}
+
+/// While no worker is idle, a task that yields comes last.
+#[tokio::test]
+async fn a_flusher_keeps_up_with_many_busy_tasks() {
+    let round: Arc<Round> = Arc::default();
+    let limits = Limits {
+        frames: 4096,
+        bytes: 1 << 20,
+    };
+    let outbox = Outbox::new(limits, Some(round.clone()));
+    outbox.attach(Pipe::with(usize::MAX));
+    let flusher = tokio::spawn(async move { round.run().await });
+    let pushing: Vec<_> = (0..100)
+        .map(|_| {
+            let outbox = outbox.clone();
+            tokio::spawn(async move {
+                for _ in 0..1000 {
+                    outbox.push(frame(1));
+                    outbox.push(frame(1));
+                    // Ready again at once, and not behind those who yield.
+                    let mut woken = false;
+                    poll_fn(|context| match std::mem::replace(&mut woken, true) {
+                        true => Poll::Ready(()),
+                        false => {
+                            context.waker().wake_by_ref();
+                            Poll::Pending
+                        }
+                    })
+                    .await;
+                }
+            })
+        })
+        .collect();
+    futures::future::try_join_all(pushing).await.unwrap();
+    assert!(notice(&outbox).is_none(), "it has overflowed");
+    flusher.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
