@@ -74,7 +74,7 @@ pub struct App {
     pub feed: Health,
     /// Sockets that are open now.
     pub connections: AtomicUsize,
-    pub sockets: Sockets,
+    pub sockets: Arc<Sockets>,
     pub flushers: Flushers,
     pub limits: Arc<Limits>,
 }
@@ -238,6 +238,14 @@ impl App {
             .start(&lifecycle, database::bot_keys::BotKeys::new(pool.clone()))
             .await;
 
+        let sockets = Arc::<Sockets>::default();
+        let telling = sockets.clone().tell(
+            verifier.changes(),
+            catalog.changes(),
+            lifecycle.soft().clone(),
+        );
+        lifecycle.spawn_critical("sockets", telling);
+
         Ok(Arc::new(App {
             verifier,
             settings,
@@ -252,7 +260,7 @@ impl App {
             lifecycle,
             feed: health,
             connections: AtomicUsize::new(0),
-            sockets: Sockets::default(),
+            sockets,
             flushers,
             limits,
         }))

@@ -1,7 +1,9 @@
 //! One socket: [`machine`] decides, [`task`] reads, writes and waits, [`authorize`] asks whether a join may be.
 
 mod asking;
+mod awaited;
 mod channel;
+mod clock;
 mod effects;
 mod end;
 mod machine;

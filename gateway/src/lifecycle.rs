@@ -13,8 +13,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_util::future::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -136,11 +138,10 @@ impl Lifecycle {
         }
     }
 
-    /// Waits for the moment at which one socket is told to go: chance decides which of the time over which they are spread.
-    pub async fn turn(&self) {
-        self.inner.soft.cancelled().await;
+    /// How long after the soft stop one socket is told to go: chance decides which moment of the time over which they are spread.
+    pub fn turn(&self) -> Duration {
         let moment = rand::random_range(0.0..1.0);
-        tokio::time::sleep(self.inner.drain.spread.mul_f64(moment)).await;
+        self.inner.drain.spread.mul_f64(moment)
     }
 
     /// A socket is about to be told to reconnect.
@@ -188,17 +189,13 @@ impl Lifecycle {
         })
     }
 
+    /// Not an `async` block: it would hold the task twice, and there are many sockets.
     fn until_hard<F>(&self, task: F) -> impl Future<Output = ()> + Send + 'static
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let hard = self.inner.hard.clone();
-        async move {
-            tokio::select! {
-                () = hard.cancelled() => {}
-                () = task => {}
-            }
-        }
+        task.with_cancellation_token_owned(hard).map(|_| ())
     }
 
     /// Turns signals into stops. Ends when the stop is hard.
@@ -368,7 +365,8 @@ mod tests {
         for _ in 0..100 {
             let (own, told) = (lifecycle.clone(), told.clone());
             lifecycle.spawn_socket(async move {
-                own.turn().await;
+                own.soft().cancelled().await;
+                tokio::time::sleep(own.turn()).await;
                 told.lock().unwrap().push(begun.elapsed());
             });
         }

@@ -32,9 +32,9 @@ pub(super) struct Channel {
     pub(super) phase: Phase,
     /// While a new token is being asked about: the token of the subscription that is still live, and what it is good for. It
     /// ends the channel when it expires, whatever is pushed meanwhile.
-    pub(super) live: Option<(Arc<str>, Verified)>,
+    pub(super) live: Option<Box<(Arc<str>, Verified)>>,
     /// A token that came while another was being asked about.
-    pub(super) next_token: Option<ClientMessage>,
+    pub(super) next_token: Option<Box<ClientMessage>>,
     /// The newest question that was asked for this channel; an answer to an older one is void.
     pub(super) asked: u64,
     /// Why its bindings are not live, as it was told. It makes Python's client join again without leaving.
@@ -68,7 +68,7 @@ pub(super) struct Asked {
 }
 
 pub(super) enum Phase {
-    Joining(Joining),
+    Joining(Box<Joining>),
     Joined,
 }
 
@@ -130,7 +130,7 @@ impl Channel {
         let live = self
             .live
             .as_ref()
-            .map_or(i64::MAX, |(_, live)| live.expires_at);
+            .map_or(i64::MAX, |live| live.1.expires_at);
         self.verified.expires_at.min(live)
     }
 
@@ -170,10 +170,7 @@ impl Channel {
 
     /// The tokens on which it rests.
     pub(super) fn tokens(&self) -> impl Iterator<Item = (&str, &Verified)> {
-        let live = self
-            .live
-            .iter()
-            .map(|(token, verified)| (&**token, verified));
+        let live = self.live.iter().map(|live| (&*live.0, &live.1));
         live.chain([(&*self.token, &self.verified)])
     }
 }

@@ -266,13 +266,13 @@ impl<'a> Machine<'a> {
             return;
         };
         match std::mem::replace(&mut channel.phase, Phase::Joined) {
-            Phase::Joining(joining) => self.finish_join(topic, joining, outcome, read, now),
+            Phase::Joining(joining) => self.finish_join(topic, *joining, outcome, read, now),
             Phase::Joined => {
                 channel.live = None;
                 let next = channel.next_token.take();
                 self.finish_renewal(topic, outcome, read);
                 if let Some(next) = next {
-                    self.renew(next, now, true);
+                    self.renew(*next, now, true);
                 }
             }
         }

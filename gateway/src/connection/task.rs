@@ -1,8 +1,14 @@
 //! The life of a socket: reads frames, carries out what the machine decides, writes what waits in the outbox.
 
-use std::{collections::HashMap, convert::Infallible, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    future::{Future, poll_fn, ready},
+    sync::Arc,
+    time::Duration,
+};
 
-use futures::{SinkExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures::{SinkExt, StreamExt};
 use protocol::ClientFrame;
 use tokio::{
     io::AsyncWriteExt,
@@ -18,6 +24,8 @@ use tokio_tungstenite::{
 use super::{
     Opened,
     asking::{Answer, Replayed},
+    awaited::Awaited,
+    clock::{Clock, Due},
     end::End,
     machine::{Machine, Now, Rules},
     stream::{self, Stream},
@@ -50,9 +58,9 @@ pub(super) struct Connection<'a> {
     pub(super) outbox: Arc<Outbox>,
     pub(super) machine: Machine<'a>,
     /// Joins that are being authorized.
-    pub(super) questions: FuturesUnordered<BoxFuture<'static, Answer>>,
+    pub(super) questions: Awaited<Answer>,
     /// Subscriptions that are being given what they missed.
-    pub(super) replays: FuturesUnordered<BoxFuture<'static, Replayed>>,
+    pub(super) replays: Awaited<Replayed>,
     /// Subscriptions among them that wait to be made, unless they end first, and those that are live in their stead.
     pub(super) late: HashMap<SubscriptionId, Instead>,
     pub(super) channels: usize,
@@ -67,85 +75,100 @@ pub(super) struct Instead {
     pub(super) joining: bool,
 }
 
-/// Serves a socket until it ends. `begun`: what the client has sent of the websocket protocol already.
-pub async fn serve(app: Arc<App>, tcp: TcpStream, begun: Vec<u8>, opened: Opened) {
-    let settings = &app.settings;
-    let rules = Rules {
-        max_channels: settings.max_channels,
-        unauthorized_join: settings.unauthorized_join,
-        presence_default: settings.presence_default,
-        private_only: settings.private_only,
-        recheck: settings.recheck_interval,
-    };
-    let headers = serde_json::Value::from_iter(opened.headers).to_string();
+/// Serves a socket until it ends. `begun`: what the client has sent of the websocket protocol already. `places`: given back at the
+/// end. Not an `async fn`, which would keep its arguments beside what becomes of them, for as long as the socket lives.
+pub fn serve<P: Send + 'static>(
+    app: Arc<App>,
+    tcp: TcpStream,
+    begun: Vec<u8>,
+    opened: Opened,
+    places: P,
+) -> impl Future<Output = ()> + Send + 'static {
+    let remote = opened.remote;
+    let headers: Arc<str> = serde_json::Value::from_iter(opened.headers)
+        .to_string()
+        .into();
+    let (version, token): (_, Arc<str>) = (opened.version, opened.token.into());
     let limits = Limits {
-        frames: settings.outbox_frames,
-        bytes: settings.outbox_bytes,
+        frames: app.settings.outbox_frames,
+        bytes: app.settings.outbox_bytes,
     };
     let outbox = Outbox::new(limits, Some(app.flushers.assign()));
     let tcp = Arc::new(tcp);
-    let mut socket = stream::open(
-        tcp.clone(),
-        begun,
-        outbox.clone(),
-        settings.max_message_bytes,
-    )
-    .await;
-    let mut connection = Connection {
-        app: &app,
-        version: opened.version,
-        outbox: outbox.clone(),
-        machine: Machine::new(
-            opened.version,
-            opened.token.into(),
-            headers.into(),
-            &app.verifier,
-            app.limits.socket(Instant::now()),
-            rules,
-        ),
-        ending: None,
-        questions: FuturesUnordered::new(),
-        replays: FuturesUnordered::new(),
-        late: HashMap::new(),
-        channels: 0,
-    };
-    let registered = app.sockets.register(&outbox);
-    let end = match connection.run(&mut socket, &tcp).await {
-        Err(end) => end,
-        Ok(never) => match never {},
-    };
-    // What others see of it ends before the farewell, which may take a while.
-    drop(registered);
-    drop(connection);
-    metrics::counter!(names::CONNECTIONS_CLOSED, "reason" => end.label()).increment(1);
-    match end {
-        End::SlowReader => metrics::counter!(names::SLOW_READERS).increment(1),
-        End::Draining => app.lifecycle.count_told(),
-        _ => {}
-    }
-    tracing::debug!(remote = %opened.remote, reason = end.label(), "connection ended");
-    // Nothing new comes any more; what has come is still theirs.
-    outbox.finish(end.has_last_words());
-    let farewell = async {
-        // The answer to its close frame, if it has sent one and is still there.
-        let Some(frame) = end.close_frame() else {
-            socket.flush().await?;
-            return written(&tcp, &outbox).await.map_err(WsError::Io);
+    async move {
+        // Captured, and dropped at the end.
+        let _places = &places;
+        let settings = &app.settings;
+        let mut socket = stream::open(
+            tcp.clone(),
+            begun,
+            outbox.clone(),
+            settings.max_message_bytes,
+        )
+        .await;
+        let rules = Rules {
+            max_channels: settings.max_channels,
+            unauthorized_join: settings.unauthorized_join,
+            presence_default: settings.presence_default,
+            private_only: settings.private_only,
+            recheck: settings.recheck_interval,
         };
-        socket.close(Some(frame)).await?;
-        written(&tcp, &outbox).await?;
-        if end == End::TooBig {
-            discard(socket.get_mut()).await?;
-            return Ok(());
+        let mut connection = Connection {
+            app: &app,
+            version,
+            outbox: outbox.clone(),
+            machine: Machine::new(
+                version,
+                token,
+                headers,
+                &app.verifier,
+                app.limits.socket(Instant::now()),
+                rules,
+            ),
+            ending: None,
+            questions: Awaited::nothing(),
+            replays: Awaited::nothing(),
+            late: HashMap::new(),
+            channels: 0,
+        };
+        let registered = app.sockets.register(&outbox);
+        let end = match connection.run(&mut socket, &tcp).await {
+            Err(end) => end,
+            Ok(never) => match never {},
+        };
+        // What others see of it ends before the farewell, which may take a while.
+        drop(registered);
+        drop(connection);
+        metrics::counter!(names::CONNECTIONS_CLOSED, "reason" => end.label()).increment(1);
+        match end {
+            End::SlowReader => metrics::counter!(names::SLOW_READERS).increment(1),
+            End::Draining => app.lifecycle.count_told(),
+            _ => {}
         }
-        while let Some(message) = socket.next().await {
-            message?;
-        }
-        Ok::<_, WsError>(())
-    };
-    // A client that does not answer is left behind.
-    let _ = timeout(CLOSE_TIMEOUT, farewell).await;
-    outbox.detach();
+        tracing::debug!(%remote, reason = end.label(), "connection ended");
+        // Nothing new comes any more; what has come is still theirs.
+        outbox.finish(end.has_last_words());
+        let farewell = async {
+            // The answer to its close frame, if it has sent one and is still there.
+            let Some(frame) = end.close_frame() else {
+                socket.flush().await?;
+                return written(&tcp, &outbox).await.map_err(WsError::Io);
+            };
+            socket.close(Some(frame)).await?;
+            written(&tcp, &outbox).await?;
+            if end == End::TooBig {
+                discard(socket.get_mut()).await?;
+                return Ok(());
+            }
+            while let Some(message) = socket.next().await {
+                message?;
+            }
+            Ok::<_, WsError>(())
+        };
+        // A client that does not answer is left behind.
+        let _ = timeout(CLOSE_TIMEOUT, farewell).await;
+        outbox.detach();
+    }
 }
 
 /// Waits until all that waits in the outbox has been written.
@@ -176,120 +199,134 @@ impl Connection<'_> {
     ) -> Result<Infallible, End> {
         let outbox = self.outbox.clone();
         let app = self.app;
-        let draining = app.lifecycle.soft();
-        let mut turn = pin!(app.lifecycle.turn());
-        let idle_timeout = self.app.settings.idle_timeout;
         // A client may ask for as many joins as it may have channels; while more are open, nothing more is read from it.
-        let most_questions = self.app.settings.max_channels;
-        // Keys of issuers go, and keys of bots are revoked.
-        let mut keys = self.app.verifier.changes();
-        // Tables are published, and taken off.
-        let mut tables = self.app.catalog.changes();
-        let mut doubts = self.app.private.doubts();
-        let recheck = self.app.settings.recheck_interval;
-        // Not all at the same moment.
-        let later = || Instant::now() + recheck.mul_f64(rand::random_range(0.5..1.0));
-        let mut rights = pin!(tokio::time::sleep_until(later()));
+        let most_questions = app.settings.max_channels;
+        let mut doubts = app.private.doubts();
         let mut doubted = false;
-        // While the socket takes nothing: what it had taken at the last progress worth the name, and until when it must go on.
-        let mut stuck: Option<Stuck> = None;
-        let mut idle = pin!(tokio::time::sleep(idle_timeout));
-        let mut expiry = pin!(tokio::time::sleep(idle_timeout));
+        let mut clock = Clock::new(app.settings.idle_timeout, self.next_recheck());
+        // What a socket that takes nothing had taken at the last progress worth the name.
+        let mut stuck: Option<u64> = None;
+        let mut overdue = false;
+        // Registered before: whoever comes too late for the signal sees it here.
+        if app.lifecycle.soft().is_cancelled() {
+            clock.turn = Some(Instant::now() + app.lifecycle.turn());
+        }
         loop {
             outbox.flush_all();
-            let next_expiry = self.machine.next_expiry();
-            if let Some(at) = next_expiry {
-                // Whole seconds; once a minute in any case, since clocks are set.
-                let seconds = (at - now_unix()).clamp(0, 60) as u64;
-                let deadline = Instant::now() + Duration::from_secs(seconds);
-                if expiry.deadline() > deadline || expiry.is_elapsed() {
-                    expiry.as_mut().reset(deadline);
-                }
+            if clock.turn.is_some() && self.channels == 0 {
+                return Err(End::Draining);
             }
-            tokio::select! {
+            let expiry = self.machine.next_expiry();
+            clock.expires_in(expiry.map(|at| at - now_unix()));
+            // Nothing is awaited in a branch: what it was given would be part of each connection's state.
+            let read = tokio::select! {
                 biased;
-                () = turn.as_mut() => return Err(End::Draining),
-                () = draining.cancelled(), if self.channels == 0 => return Err(End::Draining),
-                Some(answer) = self.questions.next(), if !self.questions.is_empty() => self.answered(answer),
-                Some(replayed) = self.replays.next(), if !self.replays.is_empty() => self.replayed(replayed)?,
-                Ok(()) = keys.changed() => {
-                    self.machine.revalidate();
-                    self.carry_out(None);
+                answer = self.questions.next() => {
+                    self.answered(answer);
+                    None
                 }
-                Ok(()) = tables.changed() => {
-                    self.machine.retry();
-                    self.carry_out(None);
+                replayed = self.replays.next() => {
+                    self.replayed(replayed)?;
+                    None
                 }
-                doubt = doubts.recv(), if self.machine.has_private() => match doubt {
-                    Ok(doubt @ Doubt::Named(_)) => {
-                        self.machine.doubt(&doubt);
-                        self.carry_out(None);
-                    }
-                    Ok(Doubt::Everybody) | Err(RecvError::Lagged(_)) => {
-                        if !std::mem::replace(&mut doubted, true) {
-                            let soon = DOUBT_SPREAD.mul_f64(rand::random_range(0.0..1.0));
-                            rights.as_mut().reset(Instant::now() + soon);
+                doubt = doubts.recv(), if self.machine.has_private() => {
+                    match doubt {
+                        Ok(doubt @ Doubt::Named(_)) => {
+                            self.machine.doubt(&doubt);
+                            self.carry_out(None);
                         }
+                        Ok(Doubt::Everybody) | Err(RecvError::Lagged(_)) => {
+                            if !std::mem::replace(&mut doubted, true) {
+                                let soon = DOUBT_SPREAD.mul_f64(rand::random_range(0.0..1.0));
+                                clock.rights = Instant::now() + soon;
+                            }
+                        }
+                        Err(RecvError::Closed) => return Err(End::Draining),
                     }
-                    Err(RecvError::Closed) => return Err(End::Draining),
-                },
-                () = rights.as_mut() => {
-                    rights.as_mut().reset(later());
-                    if std::mem::take(&mut doubted) {
-                        self.machine.doubt(&Doubt::Everybody);
-                    } else {
-                        self.machine.recheck();
-                    }
-                    self.carry_out(None);
+                    None
                 }
-                () = expiry.as_mut(), if next_expiry.is_some() => {
-                    self.machine.expire(now());
-                    self.carry_out(None);
+                due = clock.due(), if !overdue => {
+                    match due {
+                        Due::Turn => return Err(End::Draining),
+                        Due::Stuck => return Err(End::SlowReader),
+                        Due::Rights => {
+                            clock.rights = self.next_recheck();
+                            if std::mem::take(&mut doubted) {
+                                self.machine.doubt(&Doubt::Everybody);
+                            } else {
+                                self.machine.recheck();
+                            }
+                            self.carry_out(None);
+                        }
+                        Due::Expiry => {
+                            self.machine.expire(now());
+                            self.carry_out(None);
+                        }
+                        // Unless something has come that only was not read yet.
+                        Due::Idle => overdue = true,
+                    }
+                    None
                 }
                 // After what takes rights away, before what is read: a client that floods us must not delay its own end.
-                notice = outbox.notice() => match notice {
-                    Notice::Overflowed => return Err(End::SlowReader),
-                    Notice::Broken(_) => return Err(End::Client),
-                    Notice::Blocked => stuck = Some(Stuck::since(&outbox)),
-                    Notice::Signals(signals) => {
-                        for signal in signals {
-                            self.signalled(signal)?;
+                notice = outbox.notice() => {
+                    match notice {
+                        Notice::Overflowed => return Err(End::SlowReader),
+                        Notice::Broken(_) => return Err(End::Client),
+                        Notice::Blocked => {
+                            stuck = Some(outbox.written());
+                            clock.stuck = Some(Instant::now() + WRITE_TIMEOUT);
+                        }
+                        Notice::Signals(signals) => {
+                            for signal in signals {
+                                self.signalled(signal, &mut clock)?;
+                            }
                         }
                     }
-                },
-                ready = tcp.writable(), if stuck.is_some() => match ready {
-                    Ok(()) if outbox.unblock() => stuck = None,
-                    Ok(()) => if let Some(now) = stuck.as_ref().and_then(|stuck| stuck.progress(&outbox)) {
-                        stuck = Some(now);
+                    None
+                }
+                writable = poll_fn(|context| tcp.poll_write_ready(context)), if stuck.is_some() => {
+                    writable.map_err(|_| End::Client)?;
+                    if outbox.unblock() {
+                        stuck = None;
+                        clock.stuck = None;
+                    } else if stuck.is_some_and(|before| outbox.written() - before >= PROGRESS) {
+                        stuck = Some(outbox.written());
+                        clock.stuck = Some(Instant::now() + WRITE_TIMEOUT);
                         // It reads what is left, and meanwhile is not read.
-                        idle.as_mut().reset(Instant::now() + idle_timeout);
-                    },
-                    Err(_) => return Err(End::Client),
-                },
-                () = tokio::time::sleep_until(stuck.map_or_else(Instant::now, |stuck| stuck.until)), if stuck.is_some() => {
-                    return Err(End::SlowReader);
+                        clock.not_idle();
+                        overdue = false;
+                    }
+                    None
                 }
                 // Last: who floods us must not keep what it has no right to any more. While it is stuck nothing is read: whoever is silent
                 // for so long is gone.
                 message = socket.next(), if stuck.is_none() && self.questions.len() <= most_questions && self.replays.len() <= most_questions => {
-                    idle.as_mut().reset(Instant::now() + idle_timeout);
-                    match self.receive(message) {
-                        Ok(true) => {
-                            self.carry_out(None);
-                            if let Some(end) = self.ending {
-                                return Err(end);
-                            }
-                            // One read may bring thousands of messages: others have their turn between them.
-                            tokio::task::coop::consume_budget().await;
-                        }
-                        // A ping is answered when the socket is flushed.
-                        Ok(false) => socket.flush().await.map_err(|_| End::Client)?,
-                        Err(end) => return Err(end),
-                    }
+                    clock.not_idle();
+                    overdue = false;
+                    Some(self.receive(message)?)
                 }
-                () = idle.as_mut() => return Err(End::Idle),
+                () = ready(()), if overdue => return Err(End::Idle),
+            };
+            match read {
+                None => {}
+                Some(true) => {
+                    self.carry_out(None);
+                    if let Some(end) = self.ending {
+                        return Err(end);
+                    }
+                    // One read may bring thousands of messages: others have their turn between them.
+                    tokio::task::coop::consume_budget().await;
+                }
+                // A ping is answered when the socket is flushed.
+                Some(false) => socket.flush().await.map_err(|_| End::Client)?,
             }
         }
+    }
+
+    /// Not for all at the same moment.
+    fn next_recheck(&self) -> Instant {
+        let interval = self.app.settings.recheck_interval;
+        Instant::now() + interval.mul_f64(rand::random_range(0.5..1.0))
     }
 
     /// Hands a frame to the machine. Returns false for frames of the websocket protocol itself.
@@ -329,11 +366,14 @@ impl Connection<'_> {
         Ok(true)
     }
 
-    fn signalled(&mut self, signal: Signal) -> Result<(), End> {
+    fn signalled(&mut self, signal: Signal, clock: &mut Clock) -> Result<(), End> {
         match signal {
             Signal::Revoked(id) => self.machine.revoked(id),
             Signal::Void(id, reason) => self.machine.void(id, &reason),
             Signal::Failed(id) => self.machine.failed(id),
+            Signal::Keys => self.machine.revalidate(),
+            Signal::Tables => self.machine.retry(),
+            Signal::Stop => clock.turn = Some(Instant::now() + self.app.lifecycle.turn()),
             Signal::Lost => return Err(End::Lost),
             Signal::Disconnect(whom) => {
                 if self.machine.concerns(&whom, now()) {
@@ -448,27 +488,6 @@ fn now() -> Now {
     Now {
         unix: now_unix(),
         instant: Instant::now(),
-    }
-}
-
-/// A socket that takes nothing.
-#[derive(Clone, Copy)]
-struct Stuck {
-    written: u64,
-    until: Instant,
-}
-
-impl Stuck {
-    fn since(outbox: &Outbox) -> Stuck {
-        Stuck {
-            written: outbox.written(),
-            until: Instant::now() + WRITE_TIMEOUT,
-        }
-    }
-
-    /// Anew, if there was progress.
-    fn progress(&self, outbox: &Outbox) -> Option<Stuck> {
-        (outbox.written() - self.written >= PROGRESS).then(|| Stuck::since(outbox))
     }
 }
 

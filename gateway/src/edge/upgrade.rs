@@ -58,7 +58,6 @@ pub(super) async fn handle(
     let upgrade = hyper::upgrade::on(&mut request);
     let lifecycle = app.lifecycle.clone();
     lifecycle.spawn_socket(async move {
-        let (_slot, _place) = (slot, place);
         let Ok(Ok(upgraded)) = tokio::time::timeout(HANDOVER_TIMEOUT, upgrade).await else {
             return;
         };
@@ -71,8 +70,9 @@ pub(super) async fn handle(
         let begun = parts.read_buf.to_vec();
         drop(parts.read_buf);
         metrics::counter!(names::CONNECTIONS_OPENED).increment(1);
-        // On the heap: a connection's state is large, and this task is made before there is one.
-        Box::pin(connection::serve(app, tcp, begun, opened)).await;
+        // A task of its own: it lives long, and this one is large enough for the handshake.
+        let lifecycle = app.lifecycle.clone();
+        lifecycle.spawn_socket(connection::serve(app, tcp, begun, opened, (slot, place)));
     });
 
     let headers = [

@@ -46,6 +46,12 @@ pub enum Signal {
     Lost,
     /// An operator disconnects whoever fits.
     Disconnect(Arc<Whom>),
+    /// A key is not trusted any more.
+    Keys,
+    /// The tables that are watched have changed.
+    Tables,
+    /// The gateway stops, and sockets are told to go.
+    Stop,
 }
 
 /// How much may wait. A single frame larger than `bytes` is let through when nothing else waits.
@@ -111,9 +117,12 @@ struct Queue {
 }
 
 impl Signal {
-    /// It ends the connection, and what waits before it would be thrown away then.
+    /// It is not about a subscription, whose frames come before its end, and must not wait for a client that does not read.
     fn is_urgent(&self) -> bool {
-        matches!(self, Signal::Lost | Signal::Disconnect(_))
+        !matches!(
+            self,
+            Signal::Revoked(_) | Signal::Void(..) | Signal::Failed(_)
+        )
     }
 }
 

@@ -115,13 +115,13 @@ impl Machine<'_> {
             member: MemberId::next(),
             subscription: None,
             was_live: false,
-            phase: Phase::Joining(Joining {
+            phase: Phase::Joining(Box::new(Joining {
                 reference: message.reference,
                 join_ref: message.join_ref,
                 replaces,
                 waiting: Queue::default(),
                 doubted: false,
-            }),
+            })),
             asked: 0,
             problem: None,
             live: None,
@@ -419,7 +419,7 @@ impl Machine<'_> {
             return self.learn(token.to_string(), message);
         }
         if channel.live.is_some() {
-            channel.next_token = Some(message);
+            channel.next_token = Some(Box::new(message));
             return;
         }
         let verified: Result<Verified, _> = self.verifier.verify(&token, now.unix);
@@ -428,7 +428,7 @@ impl Machine<'_> {
             Ok(verified) => {
                 let before = (before, std::mem::replace(&mut channel.verified, verified));
                 let must_ask = channel.must_ask();
-                channel.live = must_ask.then_some(before);
+                channel.live = must_ask.then(|| Box::new(before));
                 // What is sent from here on is sent with the new token, and what was asked for the old one says nothing of it.
                 channel.write = None;
                 channel.read_asked = None;
