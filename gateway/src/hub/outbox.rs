@@ -188,7 +188,7 @@ impl Queue {
 /// An outbox that is fuller than this is crowded, until it is emptier than [`ROOMY`].
 const CROWDED: f32 = 0.5;
 const ROOMY: f32 = 0.25;
-/// Frames for which a drained queue keeps room. An idle connection should cost little.
+/// Frames for which a drained queue keeps room at least. An idle connection should cost little: the answer to a heartbeat is one.
 const KEEP: usize = 4;
 
 impl Outbox {
@@ -347,7 +347,8 @@ impl Outbox {
                 piece.push(frame);
             }
             if queue.items.is_empty() {
-                queue.items.shrink_to(KEEP);
+                // As much room as was needed now: in a flood it would be made anew each time.
+                queue.items.shrink_to(KEEP.max(piece.frames()));
             }
             let wanted = std::mem::take(&mut queue.wanted);
             drop(queue);

@@ -124,6 +124,10 @@ impl Piece {
         self.frames.push(frame);
     }
 
+    pub(super) fn frames(&self) -> usize {
+        self.frames.len()
+    }
+
     fn is_left(&self) -> bool {
         self.frames.len() > self.done
     }
