@@ -32,6 +32,9 @@ const THIN_WINDOW: Duration = Duration::from_millis(500);
 /// Least and most time between two polls while nobody rings: less after a read that brought something, more after one that did
 /// not.
 const POLLING: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(10));
+/// From so many transactions a second on, the feed rests the longer the more there are, up to so many times what a read takes.
+const MUCH: f64 = 1500.0;
+const MOST_RESTS: f64 = 4.0;
 /// While only stragglers do not ring.
 const LINGERING: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(50));
 
@@ -96,7 +99,9 @@ pub(super) struct Pace {
     since: Instant,
     flow: Flow,
     pause: Duration,
-    /// The least time between two polls, by how long the last read took.
+    /// How long the last read took.
+    took: Duration,
+    /// The least time between two polls.
     rest: Duration,
     next_look: Instant,
     /// A look has shown our lock: from then on its absence means that it is lost, and nobody who listens can have missed it.
@@ -114,6 +119,7 @@ impl Pace {
             since: now,
             flow: Flow::default(),
             pause: LINGERING.0,
+            took: POLLING.0,
             rest: POLLING.0,
             next_look: now,
             confirmed: false,
@@ -151,14 +157,21 @@ impl Pace {
     }
 
     /// A read took so long. The feed rests for as long: a database that has time to spare is asked often, and one that answers slowly,
-    /// because it is busy, seldom, and for more at a time.
+    /// because it is busy, seldom, and for more at a time. Longer if much comes: then reading competes with those who write it.
     pub(super) fn took(&mut self, time: Duration) {
-        self.rest = time.clamp(POLLING.0, POLLING.1);
+        self.took = time;
+    }
+
+    fn rest(&self, now: Instant) -> Duration {
+        let per_second = self.flow.within(now, BURST_WINDOW) as f64 / BURST_WINDOW.as_secs_f64();
+        let times = (per_second / MUCH).clamp(1.0, MOST_RESTS);
+        self.took.mul_f64(times).clamp(POLLING.0, POLLING.1)
     }
 
     /// The log was read. `xmin` is that of the read's snapshot: all transactions with lower numbers had ended.
     pub(super) fn read(&mut self, now: Instant, transactions: u64, xmin: u64) {
         self.flow.add(now, transactions);
+        self.rest = self.rest(now);
         if let Some((least, most)) = self.pauses() {
             self.pause = match transactions {
                 0 => (self.pause * 3 / 2).clamp(least, most),

@@ -152,6 +152,18 @@ fn a_database_that_answers_slowly_is_asked_seldom() {
 }
 
 #[test]
+fn the_more_comes_the_more_is_read_at_a_time() {
+    for (transactions, times) in [(30, 1), (375, 1), (750, 2), (10_000, 4)] {
+        let mut run = Run::quiet();
+        run.pass(BURST_WINDOW * 2);
+        run.pace.took(Duration::from_millis(2));
+        run.read(transactions, 100);
+        let rest = Duration::from_millis(2 * times);
+        assert_eq!(run.pace.pause(), Some(rest), "{transactions}");
+    }
+}
+
+#[test]
 fn polls_become_rarer_while_they_bring_nothing() {
     let mut run = Run::quiet();
     let mut pauses = Vec::new();
