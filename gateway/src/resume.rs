@@ -7,6 +7,7 @@
 
 mod history;
 mod older;
+mod statements;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 

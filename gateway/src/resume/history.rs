@@ -8,10 +8,13 @@ use serde_json::value::RawValue;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row, postgres::types::Oid, types::Json};
 use tokio::sync::Semaphore;
 
-use super::Error;
+use super::{
+    Error,
+    statements::{Statements, Wish},
+};
 use crate::{
     auth::Principal,
-    catalog::{TableId, Tables},
+    catalog::{Table, TableId, Tables},
     feed::{
         change::{Change, Operation, Record},
         mark::Mark,
@@ -25,6 +28,7 @@ pub(super) struct Histories {
     pool: PgPool,
     /// Rows are fetched over the connections that requests use, and must leave some to them.
     turns: Semaphore,
+    statements: Statements,
 }
 
 /// Rows for one binding, oldest first.
@@ -46,6 +50,7 @@ impl Histories {
         Histories {
             pool,
             turns: Semaphore::new(TURNS),
+            statements: Statements::default(),
         }
     }
 
@@ -70,26 +75,22 @@ impl Histories {
         let work = async {
             // Never closed.
             let _turn = self.turns.acquire().await;
-            let conditions: Vec<_> = target
-                .filters
-                .iter()
-                .map(crate::admission::as_json)
-                .collect();
-            let statement: String = sqlx::query_scalar(
-                "select tidings.history_statement($1::oid::regclass, $2, $3::jsonb::json, $4, $5)",
-            )
-            .bind(Oid(table.oid))
-            .bind(one.columns.names().map(str::to_owned).collect::<Vec<_>>())
-            .bind(Json(conditions))
-            .bind(binding.order.as_text())
-            .bind(rows as i32)
-            .fetch_one(&self.pool)
-            .await?;
+            let wish = Wish {
+                table: one.table,
+                columns: one.columns.names().map(str::to_owned).collect(),
+                conditions: target.filters,
+                order: binding.order.as_text().map(str::to_owned),
+                rows,
+            };
+            let statement = match self.statements.recall(&wish, table) {
+                Some(statement) => statement,
+                None => self.statement(wish, table).await?,
+            };
             let mut transaction = match posting::begin_as(&self.pool, principal).await {
                 Ok(transaction) => transaction,
                 Err(error) => return Ok(Err(Error::Unavailable(Some(error.into())))),
             };
-            let fetched = collect(&mut transaction, statement, table.id).await;
+            let fetched = collect(&mut transaction, &statement, table.id).await;
             // It has written nothing.
             transaction.rollback().await?;
             fetched.map(Ok)
@@ -108,10 +109,29 @@ impl Histories {
     }
 }
 
+impl Histories {
+    async fn statement(&self, wish: Wish, table: &Arc<Table>) -> Result<Arc<str>, sqlx::Error> {
+        let conditions = wish.conditions.iter().map(crate::admission::as_json);
+        let statement: String = sqlx::query_scalar(
+            "select tidings.history_statement($1::oid::regclass, $2, $3::jsonb::json, $4, $5)",
+        )
+        .bind(Oid(table.oid))
+        .bind(&wish.columns)
+        .bind(Json(conditions.collect::<Vec<_>>()))
+        .bind(&wish.order)
+        .bind(wish.rows as i32)
+        .fetch_one(&self.pool)
+        .await?;
+        let statement = statement.into();
+        self.statements.remember(wish, table, &statement);
+        Ok(statement)
+    }
+}
+
 /// The snapshot, and as many of the rows as fit, oldest first.
 async fn collect(
     connection: &mut PgConnection,
-    statement: String,
+    statement: &str,
     table: TableId,
 ) -> Result<(String, Vec<Change>), sqlx::Error> {
     let mut fetched = sqlx::query(AssertSqlSafe(statement)).fetch(connection);

@@ -97,6 +97,7 @@ impl Log {
                     "tidings.catalog(",
                     "tidings.depending(",
                     "tidings.trim_changes(",
+                    "tidings.lighten_capture(",
                     "tidings.log_state(",
                     "tidings.retention(",
                     "tidings.keep_messages(",

@@ -49,6 +49,31 @@ async fn a_row_of_history_is_written_as_the_change_was() {
     assert_eq!(row, change);
 }
 
+/// The statement that fetches them is remembered for those who ask for the same, as long as the table is the same.
+#[tokio::test]
+async fn history_follows_the_table_when_that_changes() {
+    let (database, gateway) = chat().await;
+    say(&database, A1, "before").await;
+    let mut client = ada(&gateway).await;
+    let binding = json!([messages(A1, json!({"history": 1}))]);
+    for topic in ["a", "b"] {
+        let (_, rows, _) = join(&mut client, topic, binding.clone()).await;
+        assert_eq!(contents(&rows), ["before"]);
+        assert!(rows[0]["record"].get("mood").is_none());
+    }
+    database
+        .execute("alter table chat_messages add column mood text default 'fine'")
+        .await;
+    wait_for("the new column", || async {
+        let table = gateway.app.catalog.table("public", "chat_messages");
+        let known = table.is_some_and(|table| table.column("mood").is_some());
+        known.then_some(()).ok_or("not yet")
+    })
+    .await;
+    let (_, rows, _) = join(&mut client, "c", binding).await;
+    assert_eq!(rows[0]["record"]["mood"], "fine");
+}
+
 /// Rows come and go while people join: what they are given adds up to what there is.
 #[tokio::test]
 async fn history_and_live_add_up_under_load() {
