@@ -30,6 +30,10 @@ use crate::scene::{Needs, Scene, SceneArgs, conclude};
 /// Until the server has noticed that the last visitor is gone, and its allocator has had time.
 const SETTLE: Duration = Duration::from_secs(5);
 
+/// The latest changes stay in memory, up to a limit that this load does not reach within a run: what grows would be they, and not what
+/// visitors leave behind.
+const RECENT: (&str, &str) = ("TIDINGS_RECENT_BYTES", "256KiB");
+
 /// Memory that does not come back after the second half of the visits. Below both of these it is noise of the allocator.
 const LEAK_BYTES_PER_VISIT: f64 = 1024.0;
 const LEAK_BYTES: f64 = (4 << 20) as f64;
@@ -135,6 +139,7 @@ pub(crate) async fn run(args: ChurnArgs) -> anyhow::Result<bool> {
     let at_once = (args.churn * (args.stay + 10.0)) as usize;
     let needs = Needs {
         sockets: args.readers + at_once.min(args.visits_of_a_half() as usize),
+        settings: &[RECENT],
         ..Needs::default()
     };
     let scene = Scene::start(&args.scene, needs).await?;
