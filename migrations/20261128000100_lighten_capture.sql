@@ -127,7 +127,7 @@ begin
      and t.tgenabled = 'O'
      -- Asked first: replacing takes its lock before it looks at the rights.
      and pg_catalog.has_table_privilege(w.relation, 'TRIGGER')
-   order by tidings.capture_function(w.relation) = 'tidings.capture' desc, pg_catalog.random()
+   order by pg_catalog.random()
    limit 1;
   if found then
     execute pg_catalog.format(

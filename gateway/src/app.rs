@@ -309,8 +309,10 @@ async fn maintain(
                         "the catalog cannot be compared now"
                     ),
                 }
-                // An economy, which can wait for the next time.
-                let _ = sqlx::query("select tidings.lighten_capture()").execute(&pool).await;
+                let lighten = sqlx::query("select tidings.lighten_capture()").execute(&pool);
+                if let Err(error) = lighten.await {
+                    tracing::debug!(error = &error as &dyn std::error::Error, "triggers cannot be replaced by lighter ones now");
+                }
             }
             _ = tell.tick() => {
                 let kept = sqlx::query_scalar("select extract(epoch from tidings.retention())::double precision");

@@ -1,4 +1,4 @@
-//! One socket: [`machine`] decides, [`task`] reads, writes and waits, [`authorize`] asks whether a join may be.
+//! One socket: [`machine`] decides, [`task`] reads, writes and waits, [`asking`] puts questions to others.
 
 mod asking;
 mod awaited;

@@ -16,6 +16,7 @@ pub mod feed;
 pub mod hub;
 pub mod lifecycle;
 pub mod limits;
+mod memo;
 pub mod metrics;
 pub mod posting;
 mod private;

@@ -7,7 +7,6 @@
 
 mod history;
 mod older;
-mod statements;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 

@@ -1,10 +1,7 @@
 //! Makes of a binding's filter what the hub evaluates: tests on the texts of the log where that is exactly what PostgreSQL would
 //! say, and a statement for the rest.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::Arc;
 
 use protocol::{BindingRefusal, Condition, Operator, Target};
 use serde_json::value::RawValue;
@@ -17,6 +14,7 @@ use crate::{
     catalog::{Column, TableId},
     database::{CATALOG_PATIENCE, in_time},
     hub::filter::{Check, Filter, Order, Test},
+    memo::Memo,
 };
 
 /// The values of a condition as the log writes them; None for NULL.
@@ -29,7 +27,7 @@ const MOST_VALUES: usize = 100;
 const CHECKS: usize = 2;
 /// How long PostgreSQL may take for one: others wait for their turn.
 const CHECK_TIMEOUT: &str = "3s";
-/// Checked filters that are remembered. When there are more, all are forgotten.
+/// Checked filters that are remembered.
 const REMEMBERED: usize = 1024;
 /// Larger ones are checked for each subscriber.
 const LARGEST: usize = 4096;
@@ -37,53 +35,28 @@ const LARGEST: usize = 4096;
 /// Filters that PostgreSQL has checked: many subscribers have the same, and each is admitted again and again.
 pub struct Checks {
     turns: Semaphore,
-    known: Mutex<HashMap<Key, Checked>>,
+    /// By what was known of the table and the role.
+    known: Memo<Key, Access, Filter>,
 }
 
 type Key = (TableId, Box<str>, Vec<Condition>);
-
-struct Checked {
-    /// What was known of the table and the role. When it is something else, the check does not count.
-    access: Arc<Access>,
-    filter: Arc<Filter>,
-}
 
 impl Checks {
     pub(crate) fn new() -> Checks {
         Checks {
             turns: Semaphore::new(CHECKS),
-            known: Mutex::default(),
+            known: Memo::new(REMEMBERED),
         }
-    }
-
-    fn recall(&self, key: &Key, access: &Arc<Access>) -> Option<Arc<Filter>> {
-        let known = self.known();
-        let checked = known.get(key)?;
-        Arc::ptr_eq(&checked.access, access).then(|| checked.filter.clone())
     }
 
     fn remember(&self, key: Key, access: &Arc<Access>, filter: &Arc<Filter>) {
-        let size: usize = key
-            .2
-            .iter()
+        let conditions = key.2.iter();
+        let size: usize = conditions
             .map(|one| one.column.len() + one.value.len())
             .sum();
-        if size > LARGEST {
-            return;
+        if size <= LARGEST {
+            self.known.remember(key, access, filter);
         }
-        let mut known = self.known();
-        if known.len() >= REMEMBERED {
-            known.clear();
-        }
-        let checked = Checked {
-            access: access.clone(),
-            filter: filter.clone(),
-        };
-        known.insert(key, checked);
-    }
-
-    fn known(&self) -> MutexGuard<'_, HashMap<Key, Checked>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -125,13 +98,13 @@ pub(super) async fn resolve(
     }
 
     let key = (table.id, access.role.clone(), conditions.clone());
-    if let Some(filter) = admission.checks.recall(&key, access) {
+    if let Some(filter) = admission.checks.known.recall(&key, access) {
         return Ok(filter);
     }
     // The semaphore is never closed.
     let _turn = admission.checks.turns.acquire().await;
     // Others may have asked the same while it was full.
-    if let Some(filter) = admission.checks.recall(&key, access) {
+    if let Some(filter) = admission.checks.known.recall(&key, access) {
         return Ok(filter);
     }
     let asked: Vec<_> = conditions

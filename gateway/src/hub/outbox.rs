@@ -284,7 +284,8 @@ impl Outbox {
         (!queue.line.is_blocked() && full > ROOMY).then_some(full)
     }
 
-    /// Tells the connection something. There are never more signals than subscriptions and operators' calls.
+    /// Tells the connection something. There are no more of them than subscriptions, operators' calls, and changes of keys and
+    /// tables since the task had its turn.
     pub fn signal(&self, signal: Signal) {
         let mut queue = self.queue();
         if !queue.overflowed {

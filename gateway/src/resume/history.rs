@@ -3,15 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::TryStreamExt;
-use protocol::{Binding, resume::ResumeError};
+use protocol::{Binding, Condition, resume::ResumeError};
 use serde_json::value::RawValue;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row, postgres::types::Oid, types::Json};
 use tokio::sync::Semaphore;
 
-use super::{
-    Error,
-    statements::{Statements, Wish},
-};
+use super::Error;
 use crate::{
     auth::Principal,
     catalog::{Table, TableId, Tables},
@@ -21,6 +18,7 @@ use crate::{
         snapshot::Snapshot,
     },
     hub::BoundBinding,
+    memo::Memo,
     posting,
 };
 
@@ -28,7 +26,18 @@ pub(super) struct Histories {
     pool: PgPool,
     /// Rows are fetched over the connections that requests use, and must leave some to them.
     turns: Semaphore,
-    statements: Statements,
+    /// The database makes them from its catalog, which takes it longer than fetching the rows: all who read a chat share one.
+    statements: Memo<Wish, Table, str>,
+}
+
+/// All that a statement depends on, beside the table.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Wish {
+    table: TableId,
+    columns: Vec<String>,
+    conditions: Vec<Condition>,
+    order: Option<String>,
+    rows: u64,
 }
 
 /// Rows for one binding, oldest first.
@@ -40,6 +49,9 @@ pub(super) struct History {
 }
 
 const TURNS: usize = 4;
+/// Statements that are remembered, and the largest.
+const REMEMBERED: usize = 2048;
+const LARGEST: usize = 2048;
 /// Larger rows make fewer of them.
 const MOST_BYTES: usize = 8 << 20;
 /// How long a join waits for its turn and its rows.
@@ -50,7 +62,7 @@ impl Histories {
         Histories {
             pool,
             turns: Semaphore::new(TURNS),
-            statements: Statements::default(),
+            statements: Memo::new(REMEMBERED),
         }
     }
 
@@ -122,8 +134,10 @@ impl Histories {
         .bind(wish.rows as i32)
         .fetch_one(&self.pool)
         .await?;
-        let statement = statement.into();
-        self.statements.remember(wish, table, &statement);
+        let statement: Arc<str> = statement.into();
+        if statement.len() <= LARGEST {
+            self.statements.remember(wish, table, &statement);
+        }
         Ok(statement)
     }
 }

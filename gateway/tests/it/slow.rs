@@ -269,6 +269,45 @@ async fn who_reads_a_byte_now_and_then_does_not_live_for_ever() {
     println!("they ended after {:?}", full.elapsed());
 }
 
+/// While its socket is full nothing is read from a client, heartbeats neither. That it takes what it is owed is a sign of life, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_reads_on_over_a_slow_line_is_not_idle() {
+    const ROWS: usize = 350;
+    const IDLE: Duration = Duration::from_secs(3);
+    let (database, gateway) = chat_with(&[("idle_timeout", "3s")]).await;
+    let proxy = Proxy::start(gateway.address).await.expect("a port");
+    let mut client = Client::connect_to(proxy.address(), Version::V2, &authenticated(ADA)).await;
+    let channel = client.subscribe("a1", messages_of("INSERT", A1)).await;
+    proxy.set(
+        Way::ToClient,
+        Flow::Throttled {
+            bytes_per_second: 400_000,
+        },
+    );
+    let writing = async {
+        for number in 0..ROWS {
+            say(&database, A1, &row(number)).await;
+        }
+    };
+    let begun = Instant::now();
+    let reading = async {
+        let mut said = Instant::now();
+        for number in 0..ROWS {
+            if said.elapsed() > Duration::from_secs(1) {
+                said = Instant::now();
+                let heartbeat = json!([null, "1", "phoenix", "heartbeat", {}]).to_string();
+                client.socket.send(heartbeat.into()).await.expect("a line");
+            }
+            assert_eq!(
+                client.change(&channel).await["record"]["content"],
+                row(number)
+            );
+        }
+    };
+    tokio::join!(writing, reading);
+    assert!(begun.elapsed() > IDLE * 3, "the line was not slow");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_gone_without_a_word_goes_offline() {
     let (database, gateway) = chat_with(&[("idle_timeout", "2s")]).await;
